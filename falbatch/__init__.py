@@ -1,0 +1,1 @@
+"""falbatch: big, resumable batches against fal.ai's generative-media endpoints."""

@@ -1,0 +1,53 @@
+"""The values that cross module borders before a job exists: rows and items. All frozen, all plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NewType
+
+JobKey = NewType("JobKey", bytes)
+"""SHA-256 (32 bytes) of what a job is; see `core/identity.py`."""
+
+RequestId = NewType("RequestId", str)
+"""fal's id of an accepted attempt (a UUID in lower case)."""
+
+JsonObject = dict[str, Any]
+"""A JSON object as Python holds it: the input of a job, the result of a request."""
+
+
+class Mode(StrEnum):
+    """How an endpoint is called. Only the queue for now; a batch needs nothing else to be safe."""
+
+    QUEUE = "queue"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a source, and where it came from."""
+
+    values: Mapping[str, Any]
+    """Column → value. A scalar row is `{"value": x}`; a globbed file is `{"path", "name", "stem"}`."""
+    file: str
+    """The source as the user named it; the manifest itself for an inline list."""
+    line: int
+    """1-based line (or entry, for formats without lines) in that source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One combination of row × matrix × zip × repeat, rendered: all that is known before keys are made."""
+
+    seq: int
+    """0-based place in the manifest's order, after where, sample and limit."""
+    endpoint: str
+    mode: Mode
+    input: JsonObject
+    """The rendered input: JSON values only."""
+    name: str | None
+    """Rendered and made safe `output.name`, without extension; None when the manifest gives none."""
+    label: str
+    """A short slug of the matrix and zip values, "" without any: the readable half of a default name."""
+    origin: str
+    """Where the item comes from, for people: `data/people.csv:14, style=oil painting, seed=3`."""
