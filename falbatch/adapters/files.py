@@ -1,0 +1,143 @@
+"""The output folder: files appear in it whole, under safe names, and stay inside it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import anyio.to_thread
+
+from falbatch.adapters.fetch import Claims, Fetched, Fetcher, finish
+from falbatch.core.artifacts import decode_data_uri
+from falbatch.errors import DiskFull, OutputError, ReplyError
+
+HASH_CHUNK = 1 << 20
+
+
+class OutputFolder:
+    """Paths are relative to `root`, with POSIX slashes; a symlink inside `root` is never followed out of it."""
+
+    def __init__(self, root: Path, fetcher: Fetcher) -> None:
+        self._root = root.resolve()
+        self._fetcher = fetcher
+        self._folders: set[Path] = {self._root}
+
+    async def fetch(self, url: str, part: str, *, size_bytes: int | None, content_type: str | None) -> Fetched:
+        """Bring `url`, or a data URI, whole to `part`. Raises `WireError`, `OutputError`, `DiskFull`."""
+        if url[:5].lower() == "data:":
+            try:
+                body, named_type = decode_data_uri(url)
+            except ValueError as error:
+                raise ReplyError(str(error)) from error
+            return await self.keep(body, part, content_type=named_type or content_type)
+        with self._translated(part):
+            return await self._fetcher.fetch(Claims(url, content_type, size_bytes), self._ready(part))
+
+    async def keep(self, body: bytes, part: str, *, content_type: str | None) -> Fetched:
+        """Write `body` whole to `part`. Raises `OutputError`, `DiskFull`."""
+
+        def write() -> Fetched:
+            path.write_bytes(body)
+            return finish(path, Claims("data:", content_type, None), content_type)
+
+        with self._translated(part):
+            path = self._ready(part)
+            return await anyio.to_thread.run_sync(write)
+
+    async def publish(self, part: str, path: str) -> None:
+        """Rename `part` to `path`; the name is durable on return. Raises `OutputError`, `DiskFull`."""
+
+        def rename() -> None:
+            target = self._ready(path)
+            self._inside(part).replace(target)
+            _sync_folder(target.parent)
+
+        with self._translated(path):
+            await anyio.to_thread.run_sync(rename)
+
+    async def holds(self, path: str, *, size_bytes: int, sha256: bytes) -> bool:
+        """True when the file at `path` is there with exactly these contents."""
+
+        def look() -> bool:
+            with suppress(OSError):
+                place = self._inside(path)
+                return place.stat().st_size == size_bytes and _hash(place) == sha256
+            return False
+
+        return await anyio.to_thread.run_sync(look)
+
+    def is_taken(self, path: str) -> bool:
+        """True when something stands at `path` already, be it a broken link."""
+        return os.path.lexists(self._inside(path))
+
+    def _ready(self, relative: str) -> Path:
+        """The place of `relative`, its folder made."""
+        place = self._inside(relative)
+        if place.parent not in self._folders:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.parent.resolve().is_relative_to(self._root):
+                raise OutputError(
+                    f"{place.parent}: a link leads out of the output folder", advice="Remove the link, or the folder."
+                )
+            self._folders.add(place.parent)
+        return place
+
+    def _inside(self, relative: str) -> Path:
+        """`relative` under the root. Names are made safe when planned; this is the last check before the disk."""
+        place = self._root / relative
+        if relative.startswith("/") or "\\" in relative or ".." in place.parts or not relative:
+            raise OutputError(f"{relative!r} is not a place inside the output folder")
+        return place
+
+    @contextmanager
+    def _translated(self, relative: str) -> Iterator[None]:
+        with translated(self._root / relative):
+            yield
+
+
+@contextmanager
+def translated(place: Path) -> Iterator[None]:
+    """Turn the system's errors about `place` into ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFull(
+                f"{place}: no space left on the disk", advice="Free some space; the same command goes on."
+            ) from error
+        raise OutputError(
+            f"{place}: cannot be written ({error.strerror or error})", advice="Check the folder and its permissions."
+        ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make the output folder, and find out at once when it cannot be written. Raises `OutputError`, `DiskFull`."""
+    probe = folder / f".falbatch-{os.getpid()}.probe"
+    with translated(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            # One page: an empty file can be made on a full disk.
+            probe.write_bytes(b"\0" * 4096)
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+
+
+def _hash(place: Path) -> bytes:
+    digest = hashlib.sha256()
+    with place.open("rb") as file:
+        while chunk := file.read(HASH_CHUNK):
+            digest.update(chunk)
+    return digest.digest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,251 @@
+"""Opening the state file: schema, migrations, and every way in which a file can be the wrong one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import sqlite3
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from falbatch.errors import DiskFull, OutputError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+APPLICATION_ID: Final = 0x66616C62
+"""`falb` in ASCII, in the header of every state file: tells ours from other SQLite files."""
+
+QUICK_CHECK_BYTES: Final = 64 * 1024 * 1024
+"""Files up to this size are checked for damage at open (about 0.1 s); larger ones where they are read."""
+
+BUSY_MS: Final = 10_000
+"""How long a reader waits for the writer's moment of exclusive access."""
+
+# Each entry brings a file from the version of its index to the next. Never edit one that was released: append.
+MIGRATIONS: Final[tuple[str, ...]] = (
+    """
+    CREATE TABLE batch (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        name TEXT NOT NULL,            -- the manifest's name: a file of another batch is refused
+        target TEXT NOT NULL,          -- 'fal', 'loopback' or 'sandbox': rehearsals are never mixed with paid work
+        manifest TEXT NOT NULL,        -- where the manifest was at the last run, for people
+        created_at REAL NOT NULL,
+        runner TEXT NOT NULL           -- who holds the lock, for the message to a second runner
+    );
+    CREATE TABLE jobs (
+        id INTEGER PRIMARY KEY,
+        key BLOB NOT NULL UNIQUE,
+        seq INTEGER,                   -- place in the manifest as last planned; NULL: no longer in it
+        step TEXT NOT NULL DEFAULT '', -- '' for the only step of an item
+        name TEXT NOT NULL,
+        endpoint TEXT NOT NULL,
+        mode TEXT NOT NULL,
+        input BLOB NOT NULL,           -- canonical JSON, as sent
+        replica INTEGER NOT NULL,
+        origin TEXT NOT NULL,
+        state TEXT NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0, -- failed requests since the job was planned or reopened
+        request_id TEXT,               -- the latest request
+        error_type TEXT,
+        error TEXT,
+        http_status INTEGER,
+        updated_at REAL NOT NULL
+    );
+    CREATE INDEX jobs_by_state ON jobs (state, seq);
+    CREATE TABLE attempts (
+        job_id INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        started_at REAL NOT NULL,
+        ended_at REAL,
+        outcome TEXT,                  -- NULL: the program ended before an answer came
+        error TEXT,
+        PRIMARY KEY (job_id, attempt)
+    ) WITHOUT ROWID;
+    CREATE TABLE requests (
+        request_id TEXT PRIMARY KEY,
+        job_id INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        status_url TEXT NOT NULL,
+        response_url TEXT NOT NULL,
+        cancel_url TEXT NOT NULL,
+        status TEXT NOT NULL,          -- accepted, completed, failed, cancelled
+        queue_position INTEGER,        -- as told at submit
+        accepted_at REAL NOT NULL,
+        ended_at REAL,
+        http_status INTEGER,
+        error_type TEXT,
+        inference_s REAL,
+        billable_units REAL,
+        cost REAL
+    ) WITHOUT ROWID;
+    CREATE INDEX requests_by_job ON requests (job_id);
+    CREATE TABLE results (
+        job_id INTEGER PRIMARY KEY,
+        request_id TEXT NOT NULL,
+        content_type TEXT NOT NULL,
+        body BLOB NOT NULL             -- as fal gave it
+    );
+    CREATE TABLE artifacts (
+        job_id INTEGER NOT NULL,
+        place INTEGER NOT NULL,
+        path TEXT NOT NULL,            -- relative to the output folder
+        path_fold TEXT NOT NULL UNIQUE,-- the same for case-insensitive disks
+        url TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        sha256 BLOB NOT NULL,
+        content_type TEXT NOT NULL,
+        stored INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (job_id, place)
+    ) WITHOUT ROWID;
+    CREATE TABLE uploads (
+        sha256 BLOB PRIMARY KEY,
+        url TEXT NOT NULL,
+        uploaded_at REAL NOT NULL,
+        expires_at REAL
+    ) WITHOUT ROWID;
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY,
+        at REAL NOT NULL,
+        job_id INTEGER,
+        event TEXT NOT NULL,
+        detail TEXT
+    );
+    CREATE TABLE selection (job_id INTEGER PRIMARY KEY); -- the jobs of a run with --limit, --sample or --where
+    """,
+)
+
+SCHEMA_VERSION: Final = len(MIGRATIONS)
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """Open (or create, mode 0600) the state file for its one writer. The caller holds the lock.
+
+    Raises `StateError` for a damaged, foreign or newer file, `OutputError` where the folder cannot be written.
+    """
+    with translated(path):
+        is_new = not path.exists() or path.stat().st_size == 0
+        path.touch(mode=0o600)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        try:
+            _configure(connection)
+            if is_new:
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            else:
+                _check_file(connection, path)
+            _migrate(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open an existing state file for reading, also while a run writes to it. It may create temporary tables.
+
+    Raises `StateError` for a missing, damaged, foreign or differently versioned file.
+    """
+    if not path.is_file():
+        raise StateError(
+            f"{path}: there is no state file",
+            advice="Give the manifest or the output folder of a batch that has run.",
+        )
+    with translated(path):
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+            _check_file(connection, path)
+            if _version(connection) < SCHEMA_VERSION:
+                raise StateError(
+                    f"{path}: its format is older than this falbatch",
+                    advice="Run the batch once: that upgrades it.",
+                )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def open_empty() -> sqlite3.Connection:
+    """The state of a batch that never ran, in memory: lets a plan be made without writing anything."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    for script in MIGRATIONS:
+        connection.executescript(script)
+    return connection
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # FULL: what was committed survives a power cut. With group commit it costs the same as NORMAL (measured).
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA temp_store = FILE")
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _check_file(connection: sqlite3.Connection, path: Path) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise StateError(f"{path}: this is not a falbatch state file", advice="Give the batch another output folder.")
+    version = _version(connection)
+    if version > SCHEMA_VERSION:
+        raise StateError(
+            f"{path}: written by a newer falbatch (format {version}, this one reads up to {SCHEMA_VERSION})",
+            advice="Upgrade falbatch; nothing in the file was touched.",
+        )
+    if path.stat().st_size <= QUICK_CHECK_BYTES:
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise _damaged(path, str(verdict))
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version = _version(connection)
+    if 0 < version < SCHEMA_VERSION:
+        with contextlib.closing(sqlite3.connect(path.with_suffix(f".v{version}.bak"))) as backup:
+            connection.backup(backup)
+    for number in range(version, SCHEMA_VERSION):
+        connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]}; PRAGMA user_version = {number + 1}; COMMIT;")
+
+
+def _damaged(path: Path, detail: str) -> StateError:
+    return StateError(
+        f"{path}: the state file is damaged ({detail})",
+        advice="Nothing was submitted. Restore it from a copy, or move it away and check your fal dashboard before "
+        "running again: without it, jobs that were paid for are not known.",
+    )
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn sqlite3's and the system's errors into ours, with the file's name."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith("SQLITE_FULL") or name == "SQLITE_IOERR_WRITE":
+            raise DiskFull(
+                f"{path}: no space left for the state file", advice="Free some space and run again."
+            ) from error
+        if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+            raise OutputError(
+                f"{path}: cannot be written ({error})", advice="Check the folder's permissions."
+            ) from error
+        if name.startswith("SQLITE_BUSY"):
+            raise StateError(f"{path}: the state file is in use by another program ({error})") from error
+        raise _damaged(path, str(error)) from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, str(error)) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{path}: no space left", advice="Free some space and run again.") from error
+        raise OutputError(
+            f"{path}: {error.strerror or error}", advice="Check the folder and its permissions."
+        ) from error

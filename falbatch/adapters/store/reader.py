@@ -1,0 +1,215 @@
+"""Questions to the state file. Each function is one question; none of them scans more than it must."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from falbatch.core.model import JobKey
+from falbatch.core.record import OpenJob, RequestOnRecord, StoredFile, StoredResult
+from falbatch.core.report import BatchStatus, FailureGroup, UnknownJob
+from falbatch.core.state import State
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+GROUPS: Final = 50
+"""Reasons of failure that are told apart in a report."""
+
+UNKNOWN_SHOWN: Final = 1_000
+"""Unknown jobs that a report lists one by one."""
+
+_OPEN_JOB: Final = (
+    "SELECT j.id, j.key, j.seq, j.name, j.endpoint, j.input, j.state, j.attempts, j.failures,"
+    " r.request_id, r.status_url, r.response_url, r.cancel_url, r.accepted_at"
+    " FROM jobs j LEFT JOIN requests r ON r.request_id = j.request_id"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """What the state file says of itself."""
+
+    name: str
+    target: str
+    manifest: str
+    created_at: float
+    runner: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRow:
+    """One job with its input, its result and its files."""
+
+    seq: int | None
+    name: str
+    key: str
+    endpoint: str
+    origin: str
+    state: State
+    input_json: bytes
+    request_id: str | None
+    error_type: str | None
+    error: str | None
+    inference_s: float | None
+    billable_units: float | None
+    result: bytes | None
+    files: tuple[StoredFile, ...]
+
+
+def batch_row(connection: sqlite3.Connection) -> BatchRow | None:
+    """The one row of `batch`, None in a file that no run has claimed yet."""
+    row = connection.execute("SELECT name, target, manifest, created_at, runner FROM batch").fetchone()
+    return None if row is None else BatchRow(*row)
+
+
+def paid_jobs(connection: sqlite3.Connection) -> list[OpenJob]:
+    """Jobs whose request or result is at hand: those of the whole batch, in the manifest or not."""
+    rows = connection.execute(f"{_OPEN_JOB} WHERE j.state IN ('submitted', 'completed') ORDER BY j.state DESC, j.id")
+    return [_open_job(row) for row in rows]
+
+
+def planned_after(connection: sqlite3.Connection, seq: int, limit: int) -> list[OpenJob]:
+    """The next jobs to submit, in the manifest's order. In a partial run only the selected ones."""
+    rows = connection.execute(
+        f"{_OPEN_JOB} WHERE j.state = 'planned' AND j.seq > ?"
+        " AND (NOT EXISTS (SELECT 1 FROM selection) OR j.id IN (SELECT job_id FROM selection))"
+        " ORDER BY j.seq LIMIT ?",
+        (seq, limit),
+    )
+    return [_open_job(row) for row in rows]
+
+
+def at_fal(connection: sqlite3.Connection) -> list[OpenJob]:
+    """Jobs with a request that fal has not been seen to finish."""
+    return [_open_job(row) for row in connection.execute(f"{_OPEN_JOB} WHERE j.state = 'submitted' ORDER BY j.id")]
+
+
+def _open_job(row: Any) -> OpenJob:
+    job_id, key, seq, name, endpoint, input_json, state, attempts, failures, request_id, *request = row
+    return OpenJob(
+        job_id=job_id,
+        key=JobKey(key),
+        seq=seq,
+        name=name,
+        endpoint=endpoint,
+        input_json=input_json,
+        state=State(state),
+        attempts=attempts,
+        failures=failures,
+        request=None if request_id is None else RequestOnRecord(request_id, endpoint, *request),
+    )
+
+
+def result_of(connection: sqlite3.Connection, job_id: int) -> StoredResult | None:
+    """The stored result of a job."""
+    row = connection.execute("SELECT body, content_type FROM results WHERE job_id = ?", (job_id,)).fetchone()
+    return None if row is None else StoredResult(*row)
+
+
+def files_of(connection: sqlite3.Connection, job_id: int) -> list[StoredFile]:
+    """The artifacts on record for a job, in their places."""
+    rows = connection.execute(
+        "SELECT place, path, size_bytes, sha256, content_type, stored FROM artifacts WHERE job_id = ? ORDER BY place",
+        (job_id,),
+    )
+    return [StoredFile(*row) for row in rows]
+
+
+def path_owner(connection: sqlite3.Connection, path: str) -> int | None:
+    """The job that has this path on record, on a disk that may not tell upper from lower case."""
+    row = connection.execute("SELECT job_id FROM artifacts WHERE path_fold = ?", (path.casefold(),)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def status(connection: sqlite3.Connection, *, running: bool) -> BatchStatus:
+    """How the batch stands, from one consistent moment.
+
+    `running` tells whether a run holds the lock: without one, a submit under way can no longer be answered, and its
+    job is unknown.
+    """
+    connection.execute("BEGIN")
+    try:
+        return _status(connection, ("unknown",) if running else ("unknown", "submitting"))
+    finally:
+        connection.execute("COMMIT")
+
+
+def _status(connection: sqlite3.Connection, unknown_states: tuple[str, ...]) -> BatchStatus:
+    batch = batch_row(connection)
+    counts: Counter[State] = Counter()
+    for state, count in connection.execute("SELECT state, count(*) FROM jobs WHERE seq IS NOT NULL GROUP BY state"):
+        counts[State.UNKNOWN if state in unknown_states else State(state)] += count
+    orphaned = connection.execute("SELECT count(*) FROM jobs WHERE seq IS NULL").fetchone()[0]
+    files, size = connection.execute(
+        "SELECT count(*), coalesce(sum(size_bytes), 0) FROM artifacts WHERE stored = 1"
+    ).fetchone()
+    executions, units = connection.execute("SELECT count(*), coalesce(sum(billable_units), 0) FROM requests").fetchone()
+    return BatchStatus(
+        name=batch.name if batch else "",
+        counts=counts,
+        orphaned=orphaned,
+        files=files,
+        bytes=size,
+        executions=executions,
+        billable_units=units,
+        failures=_grouped(connection, State.FAILED),
+        stuck=_grouped(connection, State.SUBMITTED, State.COMPLETED),
+        unknown=_unknown(connection, unknown_states),
+    )
+
+
+def _grouped(connection: sqlite3.Connection, *states: State) -> tuple[FailureGroup, ...]:
+    marks = ",".join("?" * len(states))
+    rows = connection.execute(
+        "SELECT coalesce(error_type, 'error'), count(*), coalesce(error, ''), name FROM jobs"
+        f" WHERE state IN ({marks}) AND seq IS NOT NULL AND error IS NOT NULL GROUP BY 1 ORDER BY 2 DESC LIMIT ?",
+        (*states, GROUPS),
+    )
+    return tuple(FailureGroup(*row) for row in rows)
+
+
+def _unknown(connection: sqlite3.Connection, states: tuple[str, ...]) -> tuple[UnknownJob, ...]:
+    marks = ",".join("?" * len(states))
+    rows = connection.execute(
+        "SELECT j.name, j.input, a.started_at FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempts"
+        f" WHERE j.state IN ({marks}) ORDER BY j.id LIMIT ?",
+        (*states, UNKNOWN_SHOWN),
+    )
+    return tuple(UnknownJob(name, bytes(input_json).decode(), at) for name, input_json, at in rows)
+
+
+def export_rows(connection: sqlite3.Connection, states: tuple[State, ...]) -> Iterator[ExportRow]:
+    """The jobs in `states`, in the manifest's order, those that left it last."""
+    marks = ",".join("?" * len(states))
+    rows = connection.execute(
+        "SELECT j.id, j.seq, j.name, j.key, j.endpoint, j.origin, j.state, j.input, j.request_id, j.error_type,"
+        " j.error, r.inference_s, r.billable_units, s.body FROM jobs j"
+        " LEFT JOIN requests r ON r.request_id = j.request_id LEFT JOIN results s ON s.job_id = j.id"
+        f" WHERE j.state IN ({marks}) ORDER BY j.seq IS NULL, j.seq, j.id",
+        states,
+    )
+    for job_id, *facts in rows:
+        yield _export_row(facts, tuple(file for file in files_of(connection, job_id) if file.stored))
+
+
+def _export_row(facts: Any, files: tuple[StoredFile, ...]) -> ExportRow:
+    seq, name, key, endpoint, origin, state, input_json, request_id, error_type, error, inference_s, units, body = facts
+    return ExportRow(
+        seq=seq,
+        name=name,
+        key=key.hex(),
+        endpoint=endpoint,
+        origin=origin,
+        state=State(state),
+        input_json=input_json,
+        request_id=request_id,
+        error_type=error_type,
+        error=error,
+        inference_s=inference_s,
+        billable_units=units,
+        result=body,
+        files=files,
+    )

@@ -1,0 +1,150 @@
+"""The state file as a run uses it: the writer, and a reading connection beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+from typing import TYPE_CHECKING
+
+from falbatch.adapters.store import reader, stage
+from falbatch.adapters.store.database import open_reader, open_writer, translated
+from falbatch.adapters.store.writer import Writer, in_transaction, log_event
+from falbatch.core.state import TRANSITIONS, Event, State
+from falbatch.errors import StateError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from falbatch.core.changes import Change
+    from falbatch.core.record import OpenJob, StoredFile, StoredResult
+    from falbatch.core.report import BatchStatus
+
+
+class Store:
+    """Everything a run asks of the state file. One at a time: the caller holds the lock of the output folder."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+        self.writer = Writer(connection, path)
+        self._reading = open_reader(path)
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, path: Path) -> Iterator[Store]:
+        """Open or create the state file; close it whole at the end."""
+        connection = open_writer(path)
+        try:
+            store = cls(path, connection)
+            try:
+                yield store
+            finally:
+                store._reading.close()
+        finally:
+            connection.close()
+
+    def claim(self, *, name: str, target: str, manifest: str, at: float) -> None:
+        """Take the file for the batch `name`; refuse one that belongs to another batch or another kind of fal.
+
+        What was being submitted when the last run ended has no answer and becomes unknown (design §5.3).
+        """
+        with translated(self.path):
+            row = reader.batch_row(self.connection)
+            if row is not None:
+                _refuse_stranger(self.path, row, name, target)
+            in_transaction(self.connection, lambda: self._claim(name, target, manifest, at))
+
+    def _claim(self, name: str, target: str, manifest: str, at: float) -> None:
+        runner = json.dumps({"pid": os.getpid(), "host": platform.node(), "since": at})
+        self.connection.execute(
+            "INSERT INTO batch VALUES (1, ?, ?, ?, ?, ?) ON CONFLICT (one) DO UPDATE SET"
+            " manifest = excluded.manifest, runner = excluded.runner",
+            (name, target, manifest, at, runner),
+        )
+        moved = self.connection.execute(
+            "UPDATE jobs SET state = ?, error_type = 'no_answer', updated_at = ?,"
+            " error = 'the program ended between its submit and the answer' WHERE state = ?",
+            (TRANSITIONS[State.SUBMITTING, Event.NO_ANSWER], at, State.SUBMITTING),
+        )
+        log_event(self.connection, at, None, "run_started", runner)
+        if moved.rowcount:
+            log_event(self.connection, at, None, Event.NO_ANSWER, f"{moved.rowcount} submits had no answer")
+
+    def adopt_plan(self, *, whole: bool, at: float) -> None:
+        """Make the staged plan (`stage.fill` on `connection`) the state's."""
+        with translated(self.path):
+            in_transaction(self.connection, lambda: stage.adopt(self.connection, whole=whole, at=at))
+
+    def reopen(self, job_ids: Iterable[int], event: Event, at: float) -> int:
+        """Move jobs by `REOPENED` or `FILES_WANTED`, skipping those that cannot. Returns how many moved."""
+        moved = 0
+
+        def work() -> None:
+            nonlocal moved
+            for before in [state for (state, e), _ in TRANSITIONS.items() if e is event]:
+                for job_id in ids:
+                    moved += self.connection.execute(
+                        "UPDATE jobs SET state = ?, failures = 0, error = NULL, error_type = NULL, http_status = NULL,"
+                        " updated_at = ? WHERE id = ? AND state = ?",
+                        (TRANSITIONS[before, event], at, job_id, before),
+                    ).rowcount
+            log_event(self.connection, at, None, event, f"{moved} jobs")
+
+        ids = list(job_ids)
+        with translated(self.path):
+            in_transaction(self.connection, work)
+        return moved
+
+    async def record(self, *happened: Change) -> None:
+        """Write changes; return when they are on disk."""
+        await self.writer.record(*happened)
+
+    def paid_jobs(self) -> list[OpenJob]:
+        """Jobs whose request or result is at hand."""
+        with translated(self.path):
+            return reader.paid_jobs(self._reading)
+
+    def planned_after(self, seq: int, limit: int) -> list[OpenJob]:
+        """The next jobs to submit, in the manifest's order."""
+        with translated(self.path):
+            return reader.planned_after(self._reading, seq, limit)
+
+    def result_of(self, job_id: int) -> StoredResult | None:
+        """The stored result of a job."""
+        with translated(self.path):
+            return reader.result_of(self._reading, job_id)
+
+    def files_of(self, job_id: int) -> list[StoredFile]:
+        """The artifacts on record for a job."""
+        with translated(self.path):
+            return reader.files_of(self._reading, job_id)
+
+    def path_owner(self, path: str) -> int | None:
+        """The job that has this output path on record."""
+        with translated(self.path):
+            return reader.path_owner(self._reading, path)
+
+    def status(self) -> BatchStatus:
+        """How the batch stands; asked after the run's work, so nothing is being submitted."""
+        with translated(self.path):
+            return reader.status(self._reading, running=False)
+
+
+def _refuse_stranger(path: Path, row: reader.BatchRow, name: str, target: str) -> None:
+    if row.name != name:
+        raise StateError(
+            f'{path}: belongs to the batch "{row.name}" ({row.manifest}), not to "{name}"',
+            advice="Give this manifest another `output.dir`, or the same `name` if it is the same batch.",
+        )
+    if row.target != target:
+        raise StateError(
+            f"{path}: holds work done against {_TARGETS[row.target]}; this run would go to {_TARGETS[target]}",
+            advice="Use another folder (`--output DIR`), so that rehearsals and paid work never mix.",
+        )
+
+
+_TARGETS = {"fal": "fal", "loopback": "a server on this machine", "sandbox": "the built-in sandbox"}

@@ -1,0 +1,137 @@
+"""What the engine tells the store: one frozen value per thing that happened to a job. The store writes them in
+groups; a change that carries an `event` moves the job along the table of `core/state.py`.
+
+`at` is Unix time in seconds: for people and for fal's request list, never for measuring waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from falbatch.core.state import Event
+
+if TYPE_CHECKING:
+    from falbatch.core.classify import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitStarted:
+    """Intent: stored, durably, before the POST leaves."""
+
+    job_id: int
+    attempt: int
+    """1-based number of the try to get this job accepted."""
+    at: float
+    event: Event = Event.SUBMIT_STARTED
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitNotAccepted:
+    """The attempt's outcome when there is no request: REFUSED, REJECTED or NO_ANSWER."""
+
+    job_id: int
+    attempt: int
+    at: float
+    event: Event
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitAccepted:
+    """fal's reply: stored before anything else happens."""
+
+    job_id: int
+    attempt: int
+    at: float
+    request_id: str
+    status_url: str
+    response_url: str
+    cancel_url: str
+    queue_position: int | None = None
+    event: Event = Event.ACCEPTED
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnded:
+    """A request without a result: ATTEMPT_FAILED, REQUEST_FAILED or REQUEST_CANCELLED."""
+
+    job_id: int
+    request_id: str
+    at: float
+    event: Event
+    failure: Failure
+    billable_units: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultStored:
+    """The result as fal gave it: stored before its files are fetched."""
+
+    job_id: int
+    request_id: str
+    at: float
+    body: bytes
+    content_type: str
+    billable_units: float | None = None
+    inference_s: float | None = None
+    event: Event = Event.RESULT_STORED
+
+
+@dataclass(frozen=True, slots=True)
+class FileReady:
+    """A file lies complete under its temporary name; stored before it is renamed, so that a crash between the
+    two finds the file and knows its hash. Moves no state."""
+
+    job_id: int
+    place: int
+    """0-based place of the file in its result."""
+    url: str
+    """"" for a file that came inside the result."""
+    path: str
+    """Relative to the output folder, POSIX slashes."""
+    size_bytes: int
+    sha256: bytes
+    content_type: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FilesStored:
+    """Every file of the job is on disk under its name: the job is done."""
+
+    job_id: int
+    at: float
+    event: Event = Event.FILES_STORED
+
+
+@dataclass(frozen=True, slots=True)
+class FilesGone:
+    """A link of the result is dead for good."""
+
+    job_id: int
+    at: float
+    failure: Failure
+    event: Event = Event.FILES_GONE
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """The job could not be taken further this time; it stays open, with the reason. Moves no state."""
+
+    job_id: int
+    at: float
+    failure: Failure
+
+
+Change = (
+    SubmitStarted
+    | SubmitNotAccepted
+    | SubmitAccepted
+    | RequestEnded
+    | ResultStored
+    | FileReady
+    | FilesStored
+    | FilesGone
+    | Stuck
+)

@@ -1,0 +1,78 @@
+"""What a job *is*: its canonical JSON and its key. Two runs, machines or edits that agree on these agree on the job.
+
+Row order, names, limits, comments and times are not part of a key (design §5.2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Final
+
+import orjson
+
+from falbatch.core.model import JobKey, JsonObject, Mode
+
+KEY_VERSION: Final = 1
+"""Part of every key: raised only if the recipe below must change, which makes every job new."""
+
+BIG_INT: Final = 2**64
+"""orjson writes integers up to 64 bits; seeds may be larger (fal-protocol §7, trap 16)."""
+
+
+def canonical_json(value: Any) -> bytes:
+    """`value` as JSON with sorted keys and no spaces, integers exact whatever their size.
+
+    The result is also what travels to fal as the body of the submit, so what is hashed is what is sent.
+    Raises `TypeError` for anything that JSON cannot hold.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        # Only integers beyond 64 bits come here: which encoder runs depends on the value alone.
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode()
+
+
+def parse_json(text: bytes | str) -> Any:
+    """JSON as Python values, integers exact (orjson turns those beyond 64 bits into floats: not used alone).
+
+    Raises `ValueError` for text that is not JSON.
+    """
+    value = orjson.loads(text)
+    return json.loads(text) if _has_float_as_big_as_an_int(value) else value
+
+
+def _has_float_as_big_as_an_int(value: Any) -> bool:
+    """True where a float is so large that it may have been an integer in the text."""
+    if isinstance(value, float):
+        return abs(value) >= BIG_INT / 2
+    if isinstance(value, dict):
+        return any(_has_float_as_big_as_an_int(part) for part in value.values())
+    if isinstance(value, list):
+        return any(_has_float_as_big_as_an_int(part) for part in value)
+    return False
+
+
+def job_key(endpoint: str, mode: Mode, input_json: bytes, replica: int) -> JobKey:
+    """SHA-256 of the canonical JSON of (key version, endpoint, mode, input, replica).
+
+    `input_json` is `canonical_json(input)`. `replica` counts the jobs that are alike in all else, from 0.
+    The object is put together from its parts in key order, which spares writing the input twice.
+    """
+    canonical = b'{"endpoint":%s,"input":%s,"mode":%s,"replica":%d,"version":%d}' % (
+        canonical_json(endpoint),
+        input_json,
+        canonical_json(mode.value),
+        replica,
+        KEY_VERSION,
+    )
+    return JobKey(hashlib.sha256(canonical).digest())
+
+
+def input_of(input_json: bytes) -> JsonObject:
+    """The input object back from its canonical JSON."""
+    value = parse_json(input_json)
+    if not isinstance(value, dict):
+        raise TypeError("a job's input is a JSON object")
+    return value

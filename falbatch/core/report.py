@@ -1,0 +1,151 @@
+"""What a run, or a whole batch, came to: counts, failures grouped by reason, and the exit code that follows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from falbatch.core.state import State
+from falbatch.errors import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ADVICE: Final[Mapping[str, str]] = {
+    "content_policy_violation": "the prompt or an input was refused by the model's policy; change it",
+    "missing": "a required field is missing from `input`",
+    "file_gone": "the result's links are dead; `falbatch retry` runs the job again, at its price",
+    "result_gone": "fal no longer keeps the result; `falbatch retry` runs the job again, at its price",
+    "request_timeout": "no runner started in time; raise `request.start_timeout_s` or run again later",
+    "http_404": "fal does not know this endpoint; check its spelling",
+}
+"""What to do about a failure type, where there is more to say than "look at the message"."""
+
+ADVICE_DEFAULT: Final = "fix the cause, then `falbatch retry`"
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failed jobs that share a reason."""
+
+    error_type: str
+    count: int
+    example: str
+    """The message of one of them."""
+    job: str
+    """The name of that one."""
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, in one line."""
+        return ADVICE.get(self.error_type, ADVICE_DEFAULT)
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownJob:
+    """A job whose submit got no answer."""
+
+    name: str
+    input_json: str
+    submitted_at: float
+    """Unix seconds at which its submit left."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """All that one state file says, at one moment."""
+
+    name: str
+    counts: Mapping[State, int]
+    """Jobs of the manifest by state; states without a job are left out."""
+    orphaned: int
+    """Jobs on record that the manifest no longer makes, whatever their state."""
+    files: int
+    bytes: int
+    executions: int
+    """Requests that fal accepted, further attempts included."""
+    billable_units: float
+    """Sum of what fal said it would bill, in the endpoints' own units."""
+    failures: tuple[FailureGroup, ...] = ()
+    unknown: tuple[UnknownJob, ...] = ()
+    stuck: tuple[FailureGroup, ...] = ()
+    """Open jobs that an earlier run could not take further, by reason."""
+
+    @property
+    def total(self) -> int:
+        """Jobs of the manifest."""
+        return sum(self.counts.values())
+
+    def count(self, *states: State) -> int:
+        """Jobs in any of `states`."""
+        return sum(self.counts.get(state, 0) for state in states)
+
+
+@dataclass(frozen=True, slots=True)
+class RunTally:
+    """What one run did, apart from what it found done."""
+
+    submitted: int = 0
+    finished: int = 0
+    failed: int = 0
+    further_attempts: int = 0
+    refusals: int = 0
+    """429 answers to submits."""
+    status_calls: int = 0
+    seconds: float = 0.0
+    stopped_by: str = ""
+    """Why the run ended before its work did ("" when it did not): SIGINT, a limit, fal unreachable …"""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The end of a run: what was done now, and how the batch stands."""
+
+    status: BatchStatus
+    tally: RunTally
+    output_dir: str
+    exit_code: ExitCode
+    advice: str = ""
+    """What to do about `tally.stopped_by`, when there is something."""
+    unchanged: bool = field(default=False)
+    """True when there was nothing to do."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as one JSON object with stable field names."""
+        return {
+            "event": "report",
+            "exit_code": int(self.exit_code),
+            "output_dir": self.output_dir,
+            "advice": self.advice,
+            "run": asdict(self.tally),
+            **status_json(self.status),
+        }
+
+
+def status_json(status: BatchStatus) -> dict[str, Any]:
+    """A batch's status as one JSON object: every state is there, also with 0."""
+    return {
+        "name": status.name,
+        "total": status.total,
+        "states": {state.value: status.counts.get(state, 0) for state in State},
+        "orphaned": status.orphaned,
+        "files": status.files,
+        "bytes": status.bytes,
+        "executions": status.executions,
+        "billable_units": status.billable_units,
+        "failures": [{**asdict(group), "advice": group.advice} for group in status.failures],
+        "stuck": [asdict(group) for group in status.stuck],
+        "unknown": [asdict(job) for job in status.unknown],
+    }
+
+
+def exit_code_of(status: BatchStatus, *, whole_run: bool = True) -> ExitCode:
+    """0 when every job is done; 3 when some failed, are unknown or could not be finished.
+
+    `whole_run=False` is for a part of the manifest: jobs that were not asked for are not missed.
+    """
+    lacking = status.count(State.FAILED, State.CANCELLED, State.UNKNOWN, State.SUBMITTING)
+    lacking += status.count(State.SUBMITTED, State.COMPLETED)
+    if whole_run:
+        lacking += status.count(State.PLANNED)
+    return ExitCode.INCOMPLETE if lacking else ExitCode.OK

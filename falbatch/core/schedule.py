@@ -1,0 +1,88 @@
+"""When to ask fal whether a request is done. Pure: ages and past durations in, seconds out.
+
+A poll is useful just after a request completes; before that it is wasted, long after it is late. Past durations
+of the same endpoint say when that is likely. The shape of the steps follows the measurements: start at the early
+edge of what was seen, step by a share of the spread, then grow slowly.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+HISTORY: Final = 128
+"""Durations kept per endpoint: enough for stable quantiles, few enough to follow a drift."""
+
+ENOUGH: Final = 8
+"""Durations needed before they are believed."""
+
+COLD_FIRST_S: Final = 0.25
+"""First question about a request of an unknown endpoint: fast models answer in about this time."""
+
+COLD_GROWTH: Final = 0.3
+"""Without history, the next question comes after this share of the request's age: late by 30 % at most."""
+
+STEP_SHARE: Final = 0.2
+"""With history, the step between questions as a share of the spread (an eighth to a quarter does well)."""
+
+STEP_FLOOR_SHARE: Final = 0.04
+"""Even a model without any spread is not asked more often than each 4 % of its duration."""
+
+STEP_GROWTH: Final = 1.3
+"""Each further question waits this many times longer than the one before."""
+
+STEP_MIN_S: Final = 0.05
+STEP_MAX_S: Final = 30.0
+"""Longest pause between two questions: a finished result must be fetched long before its window of 6 minutes
+closes (fal-protocol §3.6)."""
+
+
+@dataclass(slots=True)
+class Durations:
+    """Seconds from submit to completion of the latest requests of one endpoint. Touched by the poll task only."""
+
+    seen_s: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    _edges: tuple[float, float] | None = None
+    _since_sorted: int = 0
+
+    def add(self, duration_s: float) -> None:
+        """Learn one duration. It ends when the poll that saw COMPLETED was *sent*: counted from when its answer
+        was handled, our own queueing would feed back into the estimate."""
+        self.seen_s.append(duration_s)
+        self._since_sorted += 1
+        if self._edges is None or self._since_sorted >= max(1, len(self.seen_s) // ENOUGH):
+            self._edges = None
+            self._since_sorted = 0
+
+    def edges(self) -> tuple[float, float] | None:
+        """The early and the late edge (10th and 90th percentile) in seconds, None before enough was seen."""
+        if len(self.seen_s) < ENOUGH:
+            return None
+        if self._edges is None:
+            ordered = sorted(self.seen_s)
+            last = len(ordered) - 1
+            self._edges = (ordered[round(last * 0.1)], ordered[round(last * 0.9)])
+        return self._edges
+
+
+def first_poll_s(edges: tuple[float, float] | None) -> float:
+    """Seconds after the submit at which to ask for the first time."""
+    if edges is None:
+        return COLD_FIRST_S
+    early, late = edges
+    # A hair after the early edge: asking exactly on it would be early half of the time for a steady model.
+    return max(STEP_MIN_S, early + STEP_SHARE / 2 * (late - early) + STEP_FLOOR_SHARE / 2 * early)
+
+
+def next_poll_s(age_s: float, polls: int, edges: tuple[float, float] | None) -> float:
+    """Seconds from now to the next question about a request that is `age_s` old and was asked about `polls` times."""
+    if edges is None:
+        wait_s = age_s * COLD_GROWTH
+    else:
+        early, late = edges
+        if age_s < early:
+            return min(STEP_MAX_S, max(STEP_MIN_S, first_poll_s(edges) - age_s))
+        step = max(STEP_SHARE * (late - early), STEP_FLOOR_SHARE * early)
+        wait_s = step * STEP_GROWTH ** min(max(polls - 1, 0), 40)
+    return min(STEP_MAX_S, max(STEP_MIN_S, wait_s))

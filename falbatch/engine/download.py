@@ -1,0 +1,180 @@
+"""From "completed" to "done": every file of a result on disk, whole, under its name.
+
+For each file: fetch to a temporary name ─▶ record size, hash and path ─▶ rename. A crash after any arrow is mended
+by the next run from what is on record (design §5.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from falbatch.core import changes
+from falbatch.core.artifacts import artifact_path, find_files, part_path
+from falbatch.core.backoff import BackoffPolicy, delay_s
+from falbatch.core.classify import DownloadVerdict, Failure, download_verdict, failure_of
+from falbatch.core.identity import input_of, parse_json
+from falbatch.core.state import State
+from falbatch.engine.events import JobEnded, Listener
+from falbatch.engine.repeat import repeat
+from falbatch.errors import HttpError, WireError
+
+if TYPE_CHECKING:
+    from falbatch.core.record import OpenJob, StoredFile, StoredResult
+    from falbatch.engine.ports import Clock, FetchedFile, Files, Store
+
+TRIES: Final = 6
+"""Tries to fetch one file before it is left for the next run: about a minute at the default back-off."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One file to have: by its URL, or as bytes that are at hand."""
+
+    place: int
+    url: str = ""
+    body: bytes | None = None
+    content_type: str | None = None
+    size_bytes: int | None = None
+
+
+class Downloader:
+    """The download stage of one run. `at_once` files are fetched at a time."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        files: Files,
+        clock: Clock,
+        backoff: BackoffPolicy,
+        at_once: int,
+        sidecar: bool,
+        listen: Listener,
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._clock = clock
+        self._backoff = backoff
+        self._limit = anyio.Semaphore(at_once, fast_acquire=True)
+        self._sidecar = sidecar
+        self._listen = listen
+        self._taken: dict[str, int] = {}
+        """Paths chosen in this run whose record may still be on its way, by job: two jobs never share one."""
+
+    async def bring(self, job: OpenJob, result: StoredResult) -> OpenJob:
+        """`job` after its files: `done`, `failed` (a link is dead), or still `completed` when it must be tried again.
+
+        Raises `DiskFull` and `OutputError`: nothing more can be written.
+        """
+        wanted = wanted_files(job, result, sidecar=self._sidecar)
+        on_record = {file.place: file for file in self._store.files_of(job.job_id)}
+        try:
+            for want in wanted:
+                async with self._limit:
+                    await self._have(job, want, len(wanted) - self._sidecar_count(wanted), on_record.get(want.place))
+        except WireError as error:
+            return await self._without_files(job, error)
+        await self._store.record(changes.FilesStored(job.job_id, self._clock.unix_s()))
+        self._listen(JobEnded(job.job_id, job.key, job.name, State.DONE))
+        return replace(job, state=State.DONE)
+
+    def _sidecar_count(self, wanted: list[_Wanted]) -> int:
+        return 1 if self._sidecar and len(wanted) > 1 else 0
+
+    async def _have(self, job: OpenJob, want: _Wanted, count: int, known: StoredFile | None) -> None:
+        part = part_path(job.name, want.place)
+        if known is not None and await self._is_there(known, part):
+            return
+        fetched = await self._fetch(want, part)
+        number_of = count if want.place < count else 1
+        path = self._free_path(job, want.place if number_of > 1 else 0, number_of, fetched.extension)
+        await self._store.record(
+            changes.FileReady(
+                job.job_id,
+                want.place,
+                url="" if want.url.startswith("data:") else want.url,
+                path=path,
+                size_bytes=fetched.size_bytes,
+                sha256=fetched.sha256,
+                content_type=fetched.content_type,
+                at=self._clock.unix_s(),
+            )
+        )
+        await self._files.publish(part, path)
+        self._taken.pop(path.casefold(), None)
+
+    async def _is_there(self, known: StoredFile, part: str) -> bool:
+        """Finish what an earlier run recorded: the file may be under its name, or complete and not yet renamed."""
+        if await self._files.holds(known.path, size_bytes=known.size_bytes, sha256=known.sha256):
+            return True
+        if not known.stored and await self._files.holds(part, size_bytes=known.size_bytes, sha256=known.sha256):
+            await self._files.publish(part, known.path)
+            return True
+        return False
+
+    async def _fetch(self, want: _Wanted, part: str) -> FetchedFile:
+        async def call() -> FetchedFile:
+            if want.body is not None:
+                return await self._files.keep(want.body, part, content_type=want.content_type)
+            return await self._files.fetch(want.url, part, size_bytes=want.size_bytes, content_type=want.content_type)
+
+        def wait_s(failures: int, error: BaseException) -> float:
+            asked_s = error.retry_after_s if isinstance(error, HttpError) else None
+            return delay_s(failures, self._backoff, self._clock.jitter(), retry_after_s=asked_s)
+
+        return await repeat(
+            call,
+            if_=lambda error: isinstance(error, WireError) and download_verdict(error) is DownloadVerdict.AGAIN,
+            wait_s=wait_s,
+            sleep=self._clock.sleep,
+            attempts=TRIES,
+        )
+
+    def _free_path(self, job: OpenJob, place: int, count: int, extension: str) -> str:
+        """The path of a file; beside the plain one when that is another job's, or nobody's we know of."""
+        plain = artifact_path(job.name, place, count, extension)
+        path = plain
+        if not self._is_ours(job, plain) or (self._owner(plain) is None and self._files.is_taken(plain)):
+            path = artifact_path(job.name, place, count, extension, apart=job.key.hex()[:8])
+        self._taken[path.casefold()] = job.job_id
+        return path
+
+    def _owner(self, path: str) -> int | None:
+        return self._taken.get(path.casefold()) or self._store.path_owner(path)
+
+    def _is_ours(self, job: OpenJob, path: str) -> bool:
+        return self._owner(path) in {None, job.job_id}
+
+    async def _without_files(self, job: OpenJob, error: WireError) -> OpenJob:
+        failure = failure_of(error)
+        at = self._clock.unix_s()
+        match download_verdict(error):
+            case DownloadVerdict.AGAIN:
+                await self._store.record(changes.Stuck(job.job_id, at, failure))
+                self._listen(JobEnded(job.job_id, job.key, job.name, State.COMPLETED, failure))
+                return job
+            case DownloadVerdict.GONE:
+                failure = Failure("file_gone", f"the result's link is dead: {error}", failure.http_status)
+            case DownloadVerdict.REFUSED:
+                failure = Failure("file_refused", f"the result's link is not fetched: {error}", failure.http_status)
+        await self._store.record(changes.FilesGone(job.job_id, at, failure))
+        self._listen(JobEnded(job.job_id, job.key, job.name, State.FAILED, failure))
+        return replace(job, state=State.FAILED)
+
+
+def wanted_files(job: OpenJob, result: StoredResult, *, sidecar: bool) -> list[_Wanted]:
+    """The files that a result stands for: those it points at; itself when it is no JSON, or points at none; and the
+    sidecar with the whole result when that is wanted."""
+    if not result.content_type.partition(";")[0].strip().endswith("json"):
+        return [_Wanted(0, body=result.body, content_type=result.content_type)]
+    refs = find_files(parse_json(result.body), input_of(job.input_json))
+    wanted = [
+        _Wanted(place, url=ref.url, content_type=ref.content_type, size_bytes=ref.size_bytes)
+        for place, ref in enumerate(refs)
+    ]
+    if sidecar or not wanted:
+        wanted.append(_Wanted(len(wanted), body=result.body, content_type="application/json"))
+    return wanted

@@ -1,0 +1,153 @@
+"""What a run tells whoever listens: one frozen value per thing that happened. The bar, the log and `--json` are
+listeners; the engine prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from falbatch.core.report import RunTally
+from falbatch.core.state import State
+
+if TYPE_CHECKING:
+    from falbatch.core.classify import Failure
+    from falbatch.core.model import JobKey
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted:
+    """fal accepted a job."""
+
+    name: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobMoved:
+    """fal said where a request is: `IN_QUEUE` or `IN_PROGRESS`. Progress is not monotonic."""
+
+    name: str
+    request_id: str
+    before: str
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitPaused:
+    """A submit was refused (429) or did not get through: all submits wait `seconds`."""
+
+    seconds: float
+    reason: str
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobTriedAgain:
+    """A request failed in a way worth another attempt."""
+
+    name: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class ResultCame:
+    """A result is stored; its files come next."""
+
+    name: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """A job reached `done`, `failed`, `cancelled` or `unknown`; or stays open as it is, with the reason (stuck)."""
+
+    job_id: int
+    key: JobKey
+    name: str
+    state: State
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """One status call was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStopping:
+    """Nothing more is submitted, and why."""
+
+    reason: str
+
+
+RunEvent = JobSubmitted | JobMoved | SubmitPaused | JobTriedAgain | ResultCame | JobEnded | Polled | RunStopping
+Listener = Callable[[RunEvent], None]
+
+
+@dataclass(slots=True)
+class Counter:
+    """A listener that counts. Read by the progress line during the run and by the report after it."""
+
+    total: int = 0
+    """Jobs of the batch (or of the part of it that this run is about)."""
+    done_before: int = 0
+    submitted: int = 0
+    ended: dict[State, int] = field(default_factory=dict)
+    stuck: int = 0
+    further_attempts: int = 0
+    refusals: int = 0
+    status_calls: int = 0
+    in_queue: int = 0
+    running: int = 0
+    downloading: int = 0
+
+    def __call__(self, event: RunEvent) -> None:
+        match event:
+            case JobSubmitted():
+                self.submitted += 1
+            case Polled():
+                self.status_calls += 1
+            case JobMoved(before=before, phase=phase):
+                self._leave(before)
+                self.in_queue += phase == "IN_QUEUE"
+                self.running += phase == "IN_PROGRESS"
+                self.downloading += phase == "DOWNLOADING"
+            case SubmitPaused(refused=True):
+                self.refusals += 1
+            case JobTriedAgain():
+                self.further_attempts += 1
+            case JobEnded(state=State.SUBMITTED | State.COMPLETED):
+                self.stuck += 1
+            case JobEnded(state=state):
+                self.ended[state] = self.ended.get(state, 0) + 1
+            case _:
+                pass
+
+    def _leave(self, phase: str) -> None:
+        self.in_queue -= phase == "IN_QUEUE"
+        self.running -= phase == "IN_PROGRESS"
+        self.downloading -= phase == "DOWNLOADING"
+
+    @property
+    def done(self) -> int:
+        """Jobs whose files are on disk, those of earlier runs included."""
+        return self.done_before + self.ended.get(State.DONE, 0)
+
+    @property
+    def failed(self) -> int:
+        """Jobs that ended in this run without files."""
+        return sum(count for state, count in self.ended.items() if state is not State.DONE)
+
+    def tally(self, *, seconds: float, stopped_by: str) -> RunTally:
+        """The counts as the report keeps them."""
+        return RunTally(
+            submitted=self.submitted,
+            finished=self.ended.get(State.DONE, 0),
+            failed=self.failed,
+            further_attempts=self.further_attempts,
+            refusals=self.refusals,
+            status_calls=self.status_calls,
+            seconds=round(seconds, 3),
+            stopped_by=stopped_by,
+        )

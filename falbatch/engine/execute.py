@@ -1,0 +1,251 @@
+"""Carrying out a plan: the feeder keeps the window full, each job goes through its stages, and the run ends when
+nothing is left to do, when something closed the gate, or when it is told to stop.
+
+    feeder ─▶ submit ─▶ wait ─▶ result ─▶ download ─▶ done
+       ▲         │                 │
+       └─ slot ──┘◀──── another ───┘      (one coroutine per job in flight; the store is written at every ─▶)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from falbatch.core.backoff import BackoffPolicy
+from falbatch.core.pacing import Rate, RetryBudget, Window
+from falbatch.core.record import OpenJob, StoredResult
+from falbatch.core.state import State
+from falbatch.engine.download import Downloader
+from falbatch.engine.events import JobEnded, JobMoved, Listener, RunEvent, RunStopping
+from falbatch.engine.gate import GateClosed, SubmitGate
+from falbatch.engine.reach import Reach
+from falbatch.engine.result import ResultReader
+from falbatch.engine.submit import Stop, Submitter
+from falbatch.engine.wait import PollScheduler
+from falbatch.errors import FalbatchError, LimitReached
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from falbatch.engine.ports import Clock, Files, Queue, Store
+
+CHUNK: Final = 256
+"""Planned jobs read from the state file at a time."""
+
+DOWNLOADS_AHEAD: Final = 8
+"""Jobs per download slot that may wait for their files before the feeder pauses: bounds memory when the disk or
+the line is slower than fal."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteSettings:
+    """The limits of a run, from the manifest and the flags."""
+
+    in_flight: int | None = None
+    """Jobs between submit and result; None finds its own."""
+    submits_per_s: float = 50.0
+    polls_per_s: float = 50.0
+    downloads: int = 16
+    """Files fetched at a time."""
+    attempts: int = 4
+    """Requests per job, the first included."""
+    retry_ratio: float = 0.2
+    """Further attempts per submitted job, over the whole run."""
+    backoff: BackoffPolicy = field(default_factory=BackoffPolicy)
+    max_failures: int | None = None
+    """Failed jobs in this run above which nothing more is submitted; None: no limit."""
+    sidecar: bool = False
+    """Write the whole result beside the files."""
+    with_files: bool = True
+    """False leaves results in the state file and fetches nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """Everything outside that a run needs, built in one place (`api.py`)."""
+
+    store: Store
+    queue: Queue
+    files: Files
+    clock: Clock
+    listen: Listener
+
+
+class Execution:
+    """One run over the open jobs of a store."""
+
+    def __init__(self, deps: Deps, settings: ExecuteSettings, stop: Stop) -> None:
+        self._deps = deps
+        self._settings = settings
+        self._stop = stop
+        self._failed = 0
+        self._fetching = 0
+        self._fetched = anyio.Event()
+        self.halted_by: FalbatchError | None = None
+        """What ended the run at once (disk full, fal unreachable, key refused)."""
+        self._work = anyio.CancelScope()
+        self._build(deps, settings, stop)
+
+    def _build(self, deps: Deps, settings: ExecuteSettings, stop: Stop) -> None:
+        window = Window.auto() if settings.in_flight is None else Window.fixed_at(settings.in_flight)
+        budget = RetryBudget(settings.retry_ratio)
+        rate = Rate(settings.submits_per_s)
+        reach = Reach(deps.clock)
+        self._gate = SubmitGate(deps.clock, window=window, rate=rate, backoff=settings.backoff, budget=budget)
+        self._submitter = Submitter(
+            store=deps.store,
+            queue=deps.queue,
+            clock=deps.clock,
+            gate=self._gate,
+            reach=reach,
+            stop=stop,
+            listen=self._heard,
+        )
+        self._polls = PollScheduler(
+            queue=deps.queue,
+            clock=deps.clock,
+            reach=reach,
+            rate=Rate(settings.polls_per_s),
+            backoff=settings.backoff,
+            listen=deps.listen,
+        )
+        self._results = ResultReader(
+            store=deps.store,
+            queue=deps.queue,
+            clock=deps.clock,
+            polls=self._polls,
+            gate=self._gate,
+            reach=reach,
+            backoff=settings.backoff,
+            attempts=settings.attempts,
+            listen=self._heard,
+        )
+        self._downloads = Downloader(
+            store=deps.store,
+            files=deps.files,
+            clock=deps.clock,
+            backoff=settings.backoff,
+            at_once=settings.downloads,
+            sidecar=settings.sidecar,
+            listen=self._heard,
+        )
+
+    @property
+    def ended_by(self) -> FalbatchError | None:
+        """Why the run did less than it could have, None when it did all."""
+        return self.halted_by or self._gate.closed_by
+
+    async def run(self) -> None:
+        """Do all that is open. Returns early after `stop`; what ended it otherwise is in `ended_by`."""
+        with self._work:
+            async with anyio.create_task_group() as background:
+                background.start_soon(self._polls.run, background)
+                async with anyio.create_task_group() as jobs:
+                    await self._feed(jobs)
+                background.cancel_scope.cancel()
+
+    def stop(self, reason: str) -> None:
+        """Submit nothing more, give calls under way a bounded moment to record their ids, leave the rest."""
+        self._stop.now(reason)
+        self._deps.listen(RunStopping(reason))
+        self._work.cancel()
+
+    def _halt(self, error: FalbatchError) -> None:
+        """Something that no job can do without is gone: end as after `stop`, with the error."""
+        if self.halted_by is None:
+            self.halted_by = error
+            self.stop(str(error))
+
+    async def _feed(self, group: TaskGroup) -> None:
+        """Start what is paid for first, then the planned jobs in the manifest's order as the window allows."""
+        for job in self._deps.store.paid_jobs():
+            if job.state is State.COMPLETED and not self._settings.with_files:
+                continue
+            if job.state is State.SUBMITTED:
+                self._gate.take_slot()
+            else:
+                await self._room_for_downloads()
+            group.start_soon(self._live, job)
+        last = -1
+        while chunk := self._deps.store.planned_after(last, CHUNK):
+            for job in chunk:
+                await self._room_for_downloads()
+                if not await self._gate.slot():
+                    return
+                group.start_soon(self._live, job)
+                last = job.seq if job.seq is not None else last
+
+    async def _room_for_downloads(self) -> None:
+        while self._fetching >= DOWNLOADS_AHEAD * self._settings.downloads:
+            await self._fetched.wait()
+
+    async def _live(self, job: OpenJob) -> None:
+        """One job through its stages, whatever it begins with."""
+        try:
+            if job.state is State.COMPLETED:
+                stored = self._deps.store.result_of(job.job_id)
+            else:
+                try:
+                    job, stored = await self._to_result(job)
+                finally:
+                    self._gate.give_back()
+            if job.state is State.COMPLETED and stored is not None:
+                await self._to_files(job, stored)
+        except GateClosed:
+            return
+        except FalbatchError as error:
+            self._halt(error)
+
+    async def _to_result(self, job: OpenJob) -> tuple[OpenJob, StoredResult | None]:
+        """Submit and wait, with further attempts as they are granted."""
+        is_ours = job.state is not State.SUBMITTED
+        while True:
+            if job.state is State.PLANNED:
+                job = await self._submitter.submit(job)
+            if job.state is not State.SUBMITTED or job.request is None:
+                return job, None
+            job, result = await self._results.bring(job, job.request, is_ours=is_ours)
+            if result is not None:
+                return job, StoredResult(result.body, result.content_type)
+            if job.state is not State.PLANNED:
+                return job, None
+            is_ours = True
+
+    async def _to_files(self, job: OpenJob, stored: StoredResult) -> None:
+        if not self._settings.with_files:
+            self._deps.listen(JobEnded(job.job_id, job.key, job.name, job.state))
+            return
+        self._fetching += 1
+        self._deps.listen(JobMoved(job.name, "", "", "DOWNLOADING"))
+        try:
+            await self._downloads.bring(job, stored)
+        finally:
+            self._fetching -= 1
+            self._deps.listen(JobMoved(job.name, "", "DOWNLOADING", ""))
+            self._fetched.set()
+            self._fetched = anyio.Event()
+
+    def _heard(self, event: RunEvent) -> None:
+        """Pass an event on; close the gate when too many jobs have failed."""
+        self._deps.listen(event)
+        if not isinstance(event, JobEnded) or event.state is not State.FAILED:
+            return
+        self._failed += 1
+        limit = self._settings.max_failures
+        if limit is not None and self._failed > limit:
+            self._gate.close(
+                LimitReached(
+                    f"{self._failed} jobs failed in this run, more than budget.max_failures allows ({limit})",
+                    advice="What is at fal was brought home. Look at the failures, then run again or raise the limit.",
+                )
+            )
+
+
+def failure_limit(count: int | None, share: float | None, total: int) -> int | None:
+    """`budget.max_failures` in jobs: a count as it is, a share of all `total` jobs of the manifest rounded down."""
+    if count is not None:
+        return count
+    return None if share is None else math.floor(share * total)

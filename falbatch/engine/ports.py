@@ -1,0 +1,138 @@
+"""What the engine needs from the world, as Protocols. Nothing in `engine/` knows who stands behind them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from falbatch.core.changes import Change
+    from falbatch.core.record import OpenJob, RequestOnRecord, StoredFile, StoredResult
+
+
+class Accepted(Protocol):
+    """fal's reply to a submit, its URLs checked."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def status_url(self) -> str: ...
+    @property
+    def response_url(self) -> str: ...
+    @property
+    def cancel_url(self) -> str: ...
+    @property
+    def queue_position(self) -> int | None: ...
+
+
+class Progress(Protocol):
+    """fal's answer about a request. `phase` is one of IN_QUEUE, IN_PROGRESS, COMPLETED or a word unknown to us."""
+
+    @property
+    def phase(self) -> str: ...
+    @property
+    def queue_position(self) -> int | None: ...
+    @property
+    def inference_time_s(self) -> float | None: ...
+
+
+class Result(Protocol):
+    """A successful result. `output` is the parsed JSON, None for other bodies."""
+
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def output(self) -> Any: ...
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def billable_units(self) -> float | None: ...
+
+
+class Queue(Protocol):
+    """fal's queue. Every method is one exchange, never repeated by itself; failures are `WireError`s."""
+
+    async def submit(self, endpoint: str, body: bytes) -> Accepted:
+        """Submit one job. Raises `WireError`."""
+        ...
+
+    async def status(self, request: RequestOnRecord) -> Progress:
+        """Ask about a request. Raises `WireError`."""
+        ...
+
+    async def result(self, request: RequestOnRecord) -> Result:
+        """Read the result of a completed request. Raises `WireError`."""
+        ...
+
+
+class Store(Protocol):
+    """The state file (design §5)."""
+
+    async def record(self, *happened: Change) -> None:
+        """Write changes; return when they are on disk."""
+        ...
+
+    def paid_jobs(self) -> list[OpenJob]: ...
+    def planned_after(self, seq: int, limit: int) -> list[OpenJob]: ...
+    def result_of(self, job_id: int) -> StoredResult | None: ...
+    def files_of(self, job_id: int) -> list[StoredFile]: ...
+    def path_owner(self, path: str) -> int | None: ...
+
+
+class FetchedFile(Protocol):
+    """A file that lies complete under its temporary name."""
+
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def sha256(self) -> bytes: ...
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def extension(self) -> str: ...
+
+
+class Files(Protocol):
+    """The output folder. Paths are relative to it, POSIX slashes, without leaving it."""
+
+    async def fetch(self, url: str, part: str, *, size_bytes: int | None, content_type: str | None) -> FetchedFile:
+        """Bring `url` (or a data URI) whole to the temporary path `part`, going on where an earlier try stopped.
+
+        Raises `WireError` (an `HttpError` 403, 404 or 410 means that the link is dead), `OutputError`, `DiskFull`.
+        """
+        ...
+
+    async def keep(self, body: bytes, part: str, *, content_type: str | None) -> FetchedFile:
+        """Write `body` whole to the temporary path `part`. Raises `OutputError`, `DiskFull`."""
+        ...
+
+    async def publish(self, part: str, path: str) -> None:
+        """Rename `part` to `path` and make the rename durable. Raises `OutputError`, `DiskFull`."""
+        ...
+
+    async def holds(self, path: str, *, size_bytes: int, sha256: bytes) -> bool:
+        """True when the file at `path` is there with exactly these contents."""
+        ...
+
+    def is_taken(self, path: str) -> bool:
+        """True when something stands at `path` already."""
+        ...
+
+
+class Clock(Protocol):
+    """Time and chance."""
+
+    def now_s(self) -> float:
+        """Monotonic seconds: for waits."""
+        ...
+
+    def unix_s(self) -> float:
+        """Unix seconds: for records."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    def jitter(self) -> float:
+        """A uniform draw in [0, 1)."""
+        ...

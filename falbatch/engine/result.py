@@ -1,0 +1,175 @@
+"""From "submitted" to "completed": wait, then read COMPLETED in its three ways (design §6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Final, assert_never
+
+from falbatch.core import changes
+from falbatch.core.backoff import BackoffPolicy, delay_s
+from falbatch.core.classify import Failure, ResultVerdict, failure_of, result_verdict
+from falbatch.core.state import Event, State
+from falbatch.engine.events import JobEnded, JobTriedAgain, Listener, ResultCame
+from falbatch.engine.repeat import repeat
+from falbatch.engine.wait import KEY_ADVICE, NOT_YET_S, PollScheduler
+from falbatch.errors import CredentialsError, HttpError, TransportError, WireError
+
+if TYPE_CHECKING:
+    from falbatch.core.record import OpenJob, RequestOnRecord
+    from falbatch.engine.gate import SubmitGate
+    from falbatch.engine.ports import Clock, Progress, Queue, Result, Store
+    from falbatch.engine.reach import Reach
+
+READS: Final = 12
+"""Tries to read one result before it is left for the next run: about five minutes at the default back-off."""
+
+GONE_LOOKS: Final = 3
+"""A result is believed to be gone when it was looked for this often: a 404 may be a gateway's bad moment."""
+
+
+class ResultReader:
+    """The wait and result stages of one run."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        queue: Queue,
+        clock: Clock,
+        polls: PollScheduler,
+        gate: SubmitGate,
+        reach: Reach,
+        backoff: BackoffPolicy,
+        attempts: int,
+        listen: Listener,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._clock = clock
+        self._polls = polls
+        self._gate = gate
+        self._reach = reach
+        self._backoff = backoff
+        self._attempts = attempts
+        self._listen = listen
+
+    async def bring(self, job: OpenJob, request: RequestOnRecord, *, is_ours: bool) -> tuple[OpenJob, Result | None]:
+        """`job` after its request ended: `completed` with its result, `planned` (another attempt is due after the
+        pause that was waited here), `failed`, `cancelled`, or still `submitted` when it could not be read.
+
+        Raises `CredentialsError`, `FalUnreachable`.
+        """
+        pause_s = 0.0
+        for look in count(1):
+            try:
+                progress = await self._polls.completion(job.name, request, is_ours=is_ours, not_before_s=pause_s)
+            except WireError as error:
+                # Whatever a status call answers is no outcome of the job (fal-protocol §13.1).
+                return await self._stuck(job, error), None
+            try:
+                result = await self._read(request)
+            except WireError as error:
+                verdict = result_verdict(error)
+                if verdict is ResultVerdict.NOT_YET or (verdict is ResultVerdict.GONE and look < GONE_LOOKS):
+                    pause_s = NOT_YET_S
+                    continue
+                return await self._without_result(job, request, error, verdict), None
+            return await self._store_result(job, request, result, progress), result
+        raise AssertionError("count() has no end")
+
+    async def _read(self, request: RequestOnRecord) -> Result:
+        async def call() -> Result:
+            try:
+                result = await self._queue.result(request)
+            except TransportError as error:
+                self._reach.missed(error)
+                raise
+            except HttpError:
+                self._reach.heard()
+                raise
+            self._reach.heard()
+            return result
+
+        def wait_s(failures: int, error: BaseException) -> float:
+            asked_s = error.retry_after_s if isinstance(error, HttpError) else None
+            return delay_s(failures, self._backoff, self._clock.jitter(), retry_after_s=asked_s)
+
+        return await repeat(
+            call,
+            if_=lambda error: isinstance(error, WireError) and result_verdict(error) is ResultVerdict.ASK_AGAIN,
+            wait_s=wait_s,
+            sleep=self._clock.sleep,
+            attempts=READS,
+        )
+
+    async def _store_result(
+        self, job: OpenJob, request: RequestOnRecord, result: Result, progress: Progress | None
+    ) -> OpenJob:
+        await self._store.record(
+            changes.ResultStored(
+                job.job_id,
+                request.request_id,
+                self._clock.unix_s(),
+                body=result.body,
+                content_type=result.content_type,
+                billable_units=result.billable_units,
+                inference_s=progress.inference_time_s if progress else None,
+            )
+        )
+        self._listen(ResultCame(job.name, request.request_id))
+        return replace(job, state=State.COMPLETED)
+
+    async def _without_result(
+        self, job: OpenJob, request: RequestOnRecord, error: WireError, verdict: ResultVerdict
+    ) -> OpenJob:
+        match verdict:
+            case ResultVerdict.ACCOUNT:
+                raise CredentialsError(f"fal refuses the key: {error}", advice=KEY_ADVICE)
+            case ResultVerdict.ASK_AGAIN | ResultVerdict.NOT_YET:
+                return await self._stuck(job, error)
+            case ResultVerdict.GONE:
+                gone = Failure("result_gone", f"fal no longer has request {request.request_id}", 404)
+                return await self._end(job, request, error, Event.REQUEST_FAILED, gone)
+            case ResultVerdict.CANCELLED:
+                return await self._end(job, request, error, Event.REQUEST_CANCELLED, failure_of(error))
+            case ResultVerdict.FAILED:
+                return await self._end(job, request, error, Event.REQUEST_FAILED, failure_of(error))
+            case ResultVerdict.WORTH_ANOTHER:
+                return await self._another(job, request, error)
+            case _:
+                assert_never(verdict)
+
+    async def _stuck(self, job: OpenJob, error: WireError) -> OpenJob:
+        """Leave the request at fal for another run, with the reason."""
+        failure = failure_of(error)
+        await self._store.record(changes.Stuck(job.job_id, self._clock.unix_s(), failure))
+        self._listen(JobEnded(job.job_id, job.key, job.name, State.SUBMITTED, failure))
+        return job
+
+    async def _another(self, job: OpenJob, request: RequestOnRecord, error: WireError) -> OpenJob:
+        """Grant a further attempt within the job's own bound and the batch's budget; wait its pause."""
+        failure = failure_of(error)
+        failures = job.failures + 1
+        if failures >= self._attempts or not self._gate.budget.has_room:
+            return await self._end(job, request, error, Event.REQUEST_FAILED, failure)
+        self._gate.budget = self._gate.budget.after_retry()
+        planned = await self._end(job, request, error, Event.ATTEMPT_FAILED, failure)
+        self._listen(JobTriedAgain(job.name, failure))
+        await self._clock.sleep(delay_s(failures, self._backoff, self._clock.jitter()))
+        return replace(planned, failures=failures)
+
+    async def _end(
+        self, job: OpenJob, request: RequestOnRecord, error: WireError, event: Event, failure: Failure
+    ) -> OpenJob:
+        units = error.billable_units if isinstance(error, HttpError) else None
+        await self._store.record(
+            changes.RequestEnded(
+                job.job_id, request.request_id, self._clock.unix_s(), event, failure, billable_units=units
+            )
+        )
+        states = {Event.REQUEST_CANCELLED: State.CANCELLED, Event.REQUEST_FAILED: State.FAILED}
+        state = states.get(event, State.PLANNED)
+        if state is not State.PLANNED:
+            self._listen(JobEnded(job.job_id, job.key, job.name, state, failure))
+        return replace(job, state=state)

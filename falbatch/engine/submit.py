@@ -1,0 +1,218 @@
+"""Getting one job accepted. Intent before the call, outcome right after; unknown is never repeated."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from falbatch.core import changes
+from falbatch.core.classify import SubmitVerdict, failure_of, submit_verdict
+from falbatch.core.record import OpenJob, RequestOnRecord
+from falbatch.core.state import Event, State
+from falbatch.engine.events import JobEnded, JobSubmitted, Listener, SubmitPaused
+from falbatch.engine.gate import GateClosed, SubmitGate
+from falbatch.engine.repeat import repeat
+from falbatch.errors import CredentialsError, FalUnreachable, HttpError, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from falbatch.engine.ports import Accepted, Clock, Queue, Store
+    from falbatch.engine.reach import Reach
+
+GRACE_S: Final = 10.0
+"""How long a submit under way may take after the run was told to stop, to get its request id recorded."""
+
+REFUSED_FOR_S: Final = 30 * 60.0
+"""When fal has refused every submit for so long, the run ends instead of knocking all night."""
+
+UNANSWERED_MOST: Final = 8
+"""Submits in a row without an answer after which nothing more is submitted: each of them may have been paid for."""
+
+ACCOUNT_ADVICE: Final = (
+    "Nothing was marked failed. Check the key, the balance and the limits in fal's dashboard; the same command goes on."
+)
+
+
+class _NotAccepted(Exception):
+    """This try did not get the job accepted, and it may be tried again."""
+
+
+class Stop:
+    """The run's stop signal as the submits see it: a call under way gets a bounded moment to finish."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._scopes: set[anyio.CancelScope] = set()
+
+    def now(self, reason: str) -> None:
+        """Give every call under way `GRACE_S` from now. Idempotent; the first reason stays."""
+        if self.reason:
+            return
+        self.reason = reason
+        for scope in self._scopes:
+            scope.deadline = anyio.current_time() + GRACE_S
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Protect a paid call from cancellation until its answer is on record."""
+        with anyio.CancelScope(shield=True) as scope:
+            if self.reason:
+                scope.deadline = anyio.current_time() + GRACE_S
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+
+
+class Submitter:
+    """The submit stage of one run."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        queue: Queue,
+        clock: Clock,
+        gate: SubmitGate,
+        reach: Reach,
+        stop: Stop,
+        listen: Listener,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._clock = clock
+        self._gate = gate
+        self._reach = reach
+        self._stop = stop
+        self._listen = listen
+        self._accepted_at_s = clock.now_s()
+        self._unanswered_in_a_row = 0
+
+    async def submit(self, job: OpenJob) -> OpenJob:
+        """`job` as it is after its submit: `submitted`, `failed` or `unknown`.
+
+        Raises `GateClosed` (the job is `planned` as before) and `FalUnreachable`.
+        """
+        current = job
+
+        async def try_once() -> OpenJob:
+            nonlocal current
+            await self._gate.turn()
+            if self._stop.reason:
+                raise GateClosed
+            current = replace(current, attempts=current.attempts + 1)
+            with self._stop.shield():
+                return await self._try(current)
+            # The moment that a stop leaves ran out: the job stays `submitting`, which the next run reads as unknown.
+            raise GateClosed
+
+        return await repeat(
+            try_once,
+            if_=lambda error: isinstance(error, _NotAccepted),
+            wait_s=lambda _failures, _error: self._gate.cool_down.wait_s(self._clock.now_s()),
+            sleep=self._clock.sleep,
+        )
+
+    async def _try(self, job: OpenJob) -> OpenJob:
+        await self._store.record(changes.SubmitStarted(job.job_id, job.attempts, self._clock.unix_s()))
+        sent_at_s = self._clock.now_s()
+        try:
+            accepted = await self._queue.submit(job.endpoint, job.input_json)
+        except WireError as error:
+            return await self._not_accepted(job, error, sent_at_s)
+        return await self._accepted(job, accepted, sent_at_s)
+
+    async def _accepted(self, job: OpenJob, accepted: Accepted, sent_at_s: float) -> OpenJob:
+        at = self._clock.unix_s()
+        await self._store.record(
+            changes.SubmitAccepted(
+                job.job_id,
+                job.attempts,
+                at,
+                request_id=accepted.request_id,
+                status_url=accepted.status_url,
+                response_url=accepted.response_url,
+                cancel_url=accepted.cancel_url,
+                queue_position=accepted.queue_position,
+            )
+        )
+        self._reach.heard()
+        self._accepted_at_s = self._clock.now_s()
+        self._unanswered_in_a_row = 0
+        self._gate.accepted(sent_at_s)
+        self._listen(JobSubmitted(job.name, accepted.request_id))
+        request = RequestOnRecord(
+            accepted.request_id,
+            job.endpoint,
+            accepted.status_url,
+            accepted.response_url,
+            accepted.cancel_url,
+            at,
+        )
+        return replace(job, state=State.SUBMITTED, request=request)
+
+    async def _not_accepted(self, job: OpenJob, error: WireError, sent_at_s: float) -> OpenJob:
+        match submit_verdict(error):
+            case SubmitVerdict.UNREACHED:
+                await self._end(job, error, Event.REFUSED)
+                self._reach.missed(error)
+                pause_s = self._gate.unreached(sent_at_s)
+                self._listen(SubmitPaused(pause_s, str(error), refused=False))
+                raise _NotAccepted from error
+            case SubmitVerdict.REFUSED:
+                await self._end(job, error, Event.REFUSED)
+                self._refused(error, sent_at_s)
+                raise _NotAccepted from error
+            case SubmitVerdict.ACCOUNT:
+                await self._end(job, error, Event.REFUSED)
+                self._reach.heard()
+                self._gate.close(CredentialsError(f"fal takes no submits: {error}", advice=ACCOUNT_ADVICE))
+                raise _NotAccepted from error
+            case SubmitVerdict.REJECTED:
+                self._reach.heard()
+                return await self._end(job, error, Event.REJECTED)
+            case SubmitVerdict.UNKNOWN:
+                self._unanswered(error, sent_at_s)
+                return await self._end(job, error, Event.NO_ANSWER)
+
+    def _unanswered(self, error: WireError, sent_at_s: float) -> None:
+        """A door that swallows submits must not turn the whole batch into unknown jobs: slow down, then stop."""
+        self._unanswered_in_a_row += 1
+        pause_s = self._gate.unreached(sent_at_s)
+        self._listen(SubmitPaused(pause_s, str(error), refused=False))
+        if self._unanswered_in_a_row >= UNANSWERED_MOST:
+            self._gate.close(
+                FalUnreachable(
+                    f"{self._unanswered_in_a_row} submits in a row got no answer: {error}",
+                    advice="fal may or may not have run them; they are kept as unknown. Look at fal's status page; the "
+                    "same command goes on with the other jobs.",
+                )
+            )
+
+    def _refused(self, error: WireError, sent_at_s: float) -> None:
+        self._reach.heard()
+        retry_after_s = error.retry_after_s if isinstance(error, HttpError) else None
+        pause_s = self._gate.refused(sent_at_s, retry_after_s)
+        self._listen(SubmitPaused(pause_s, str(error), refused=True))
+        refused_s = self._clock.now_s() - self._accepted_at_s
+        if refused_s >= REFUSED_FOR_S:
+            self._gate.close(
+                FalUnreachable(
+                    f"fal has refused every submit for {refused_s / 60:.0f} minutes: {error}",
+                    advice="Try again later; the same command goes on.",
+                )
+            )
+
+    async def _end(self, job: OpenJob, error: WireError, event: Event) -> OpenJob:
+        failure = failure_of(error)
+        at = self._clock.unix_s()
+        await self._store.record(changes.SubmitNotAccepted(job.job_id, job.attempts, at, event, failure))
+        state = {Event.REJECTED: State.FAILED, Event.NO_ANSWER: State.UNKNOWN}.get(event, State.PLANNED)
+        if state is not State.PLANNED:
+            self._listen(JobEnded(job.job_id, job.key, job.name, state, failure))
+        return replace(job, state=state)
