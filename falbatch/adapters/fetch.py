@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urljoin, urlsplit
 
 import anyio.to_thread
 
 from falbatch.core.media import HEAD_BYTES, TAIL_BYTES, Kind, contradiction, defect, extension_of, sniff
 from falbatch.errors import HttpError, ReplyError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
 REDIRECTS_MOST: Final = 5
 """Redirects followed for one file; each target is checked like the first URL."""
@@ -93,7 +95,9 @@ class Fetcher:
                     continue
                 served = await self._receive(reply, url, part, have)
                 return await anyio.to_thread.run_sync(finish, part, claims, served)
-        raise TransportError(f"more than {REDIRECTS_MOST} redirects from {plain(claims.url)}", sent=True, kind="protocol")
+        raise TransportError(
+            f"more than {REDIRECTS_MOST} redirects from {plain(claims.url)}", sent=True, kind="protocol"
+        )
 
     def _check(self, url: str) -> None:
         scheme = urlsplit(url).scheme.lower()
@@ -161,7 +165,9 @@ def finish(part: Path, claims: Claims, served_type: str | None) -> Fetched:
         raise ReplyError(f"{plain(claims.url)}: {problem}")
     meta_path(part).unlink(missing_ok=True)
     content_type = kind.content_type if kind else (served_type or claims.content_type or "application/octet-stream")
-    return Fetched(size, digest.digest(), content_type, extension_of(kind, claims.content_type or served_type, claims.url))
+    return Fetched(
+        size, digest.digest(), content_type, extension_of(kind, claims.content_type or served_type, claims.url)
+    )
 
 
 def _problem(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
 from falbatch.adapters.fetch import Claims, Fetched, Fetcher, finish
 from falbatch.core.artifacts import decode_data_uri
 from falbatch.errors import DiskFull, OutputError, ReplyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 HASH_CHUNK = 1 << 20
 

@@ -1,4 +1,4 @@
-"""One runner per output folder: an OS lock that a crash releases by itself."""
+"""One runner per state file: an OS lock that a crash releases by itself."""
 
 from __future__ import annotations
 
@@ -10,29 +10,27 @@ from filelock import FileLock, Timeout
 from falbatch.errors import OutputError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-
-LOCK_NAME = "falbatch.lock"
 
 
 @contextlib.contextmanager
-def held(folder: Path, *, holder: str) -> Iterator[None]:
-    """Hold the lock of `folder`, which exists. Raises `StateError` at once when another process has it.
+def held(state: Path, *, holder: Callable[[], str]) -> Iterator[None]:
+    """Hold the lock of a state file. Raises `StateError` at once when another process has it.
 
-    `holder` describes, for that message, who is on record as the runner ("" when nobody is).
+    `holder()` describes, for that message, who is on record as the runner ("" when nobody is).
     """
-    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    lock = FileLock(_lock_path(state), timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise StateError(
-            f"{folder}: another falbatch is working here{f' ({holder})' if holder else ''}",
+            f"{state}: in use by another run{holder()}",
             advice="Wait for it or stop it; `falbatch status` shows how far it is.",
         ) from None
     except OSError as error:
         raise OutputError(
-            f"{folder}: cannot be written ({error.strerror or error})",
+            f"{state.parent}: cannot be written ({error.strerror or error})",
             advice="Check the folder's permissions.",
         ) from error
     try:
@@ -41,14 +39,18 @@ def held(folder: Path, *, holder: str) -> Iterator[None]:
         lock.release()
 
 
-def is_held(folder: Path) -> bool:
-    """True while some process holds the lock of `folder`."""
-    if not (folder / LOCK_NAME).exists():
+def is_held(state: Path) -> bool:
+    """True while some process holds the lock of a state file."""
+    if not _lock_path(state).exists():
         return False
-    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    lock = FileLock(_lock_path(state), timeout=0)
     try:
         lock.acquire()
     except (Timeout, OSError):
         return True
     lock.release()
     return False
+
+
+def _lock_path(state: Path) -> Path:
+    return state.with_suffix(".lock")

@@ -59,6 +59,23 @@ class ExportRow:
     files: tuple[StoredFile, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """A job in a final state, as `retry` chooses among them."""
+
+    job_id: int
+    name: str
+    error_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedJob:
+    """A done job and its files."""
+
+    job_id: int
+    paths: tuple[str, ...]
+
+
 def batch_row(connection: sqlite3.Connection) -> BatchRow | None:
     """The one row of `batch`, None in a file that no run has claimed yet."""
     row = connection.execute("SELECT name, target, manifest, created_at, runner FROM batch").fetchone()
@@ -181,18 +198,40 @@ def _unknown(connection: sqlite3.Connection, states: tuple[str, ...]) -> tuple[U
     return tuple(UnknownJob(name, bytes(input_json).decode(), at) for name, input_json, at in rows)
 
 
+def in_states(connection: sqlite3.Connection, states: tuple[State, ...]) -> list[EndedJob]:
+    """The manifest's jobs in any of `states`."""
+    marks = ",".join("?" * len(states))
+    rows = connection.execute(
+        f"SELECT id, name, error_type FROM jobs WHERE state IN ({marks}) AND seq IS NOT NULL ORDER BY seq", states
+    )
+    return [EndedJob(*row) for row in rows]
+
+
+def finished(connection: sqlite3.Connection) -> Iterator[FinishedJob]:
+    """Done jobs with the paths of their files."""
+    for (job_id,) in connection.execute("SELECT id FROM jobs WHERE state = 'done' ORDER BY id"):
+        yield FinishedJob(job_id, tuple(file.path for file in files_of(connection, job_id)))
+
+
+_EXPORT: Final = (
+    "SELECT j.id, j.seq, j.name, j.key, j.endpoint, j.origin, j.state, j.input, j.request_id, j.error_type,"
+    " j.error, r.inference_s, r.billable_units, s.body FROM jobs j"
+    " LEFT JOIN requests r ON r.request_id = j.request_id LEFT JOIN results s ON s.job_id = j.id"
+)
+
+
 def export_rows(connection: sqlite3.Connection, states: tuple[State, ...]) -> Iterator[ExportRow]:
     """The jobs in `states`, in the manifest's order, those that left it last."""
     marks = ",".join("?" * len(states))
-    rows = connection.execute(
-        "SELECT j.id, j.seq, j.name, j.key, j.endpoint, j.origin, j.state, j.input, j.request_id, j.error_type,"
-        " j.error, r.inference_s, r.billable_units, s.body FROM jobs j"
-        " LEFT JOIN requests r ON r.request_id = j.request_id LEFT JOIN results s ON s.job_id = j.id"
-        f" WHERE j.state IN ({marks}) ORDER BY j.seq IS NULL, j.seq, j.id",
-        states,
-    )
+    rows = connection.execute(f"{_EXPORT} WHERE j.state IN ({marks}) ORDER BY j.seq IS NULL, j.seq, j.id", states)
     for job_id, *facts in rows:
         yield _export_row(facts, tuple(file for file in files_of(connection, job_id) if file.stored))
+
+
+def export_row(connection: sqlite3.Connection, job_id: int) -> ExportRow:
+    """One job with its input, its result and its files."""
+    row = connection.execute(f"{_EXPORT} WHERE j.id = ?", (job_id,)).fetchone()
+    return _export_row(row[1:], tuple(file for file in files_of(connection, job_id) if file.stored))
 
 
 def _export_row(facts: Any, files: tuple[StoredFile, ...]) -> ExportRow:

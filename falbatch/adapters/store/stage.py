@@ -6,13 +6,12 @@ because they depend on all jobs together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Item, JobKey, Mode
 from falbatch.core.naming import fold
-from falbatch.core.plan import Change, Decision, Record, decide
+from falbatch.core.plan import Change, Orphan, PlannedJob, Record, decide
 from falbatch.core.state import State
 from falbatch.errors import Problem
 
@@ -35,30 +34,6 @@ CREATE TEMP TABLE stage (
     endpoint TEXT, mode TEXT, input BLOB, replica INTEGER, origin TEXT
 )
 """
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedJob:
-    """One job of the plan, with what will be done about it and why."""
-
-    seq: int
-    key: JobKey
-    name: str
-    endpoint: str
-    input_json: bytes
-    replica: int
-    origin: str
-    decision: Decision
-    change: Change
-
-
-@dataclass(frozen=True, slots=True)
-class Orphan:
-    """A job on record that the manifest no longer makes."""
-
-    name: str
-    state: State
-    decision: Decision
 
 
 def fill(connection: sqlite3.Connection, items: Iterable[Item]) -> int:

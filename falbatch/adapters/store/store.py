@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from falbatch.adapters.store import reader, stage
 from falbatch.adapters.store.database import open_reader, open_writer, translated
 from falbatch.adapters.store.writer import Writer, in_transaction, log_event
-from falbatch.core.state import TRANSITIONS, Event, State
+from falbatch.core.state import TRANSITIONS, Event, State, after
 from falbatch.errors import StateError
 
 if TYPE_CHECKING:
@@ -79,22 +79,28 @@ class Store:
         with translated(self.path):
             in_transaction(self.connection, lambda: stage.adopt(self.connection, whole=whole, at=at))
 
-    def reopen(self, job_ids: Iterable[int], event: Event, at: float) -> int:
-        """Move jobs by `REOPENED` or `FILES_WANTED`, skipping those that cannot. Returns how many moved."""
+    def reopen_states(self, states: Iterable[State], event: Event, at: float) -> int:
+        """Move every job of the manifest in one of `states` by `event`. Returns how many moved."""
+        return self._reopen([(state, "seq IS NOT NULL", ()) for state in states], event, at)
+
+    def reopen_jobs(self, job_ids: Iterable[int], states: Iterable[State], event: Event, at: float) -> int:
+        """Move the jobs `job_ids`, where they are in one of `states`, by `event`. Returns how many moved."""
+        wanted = tuple(states)
+        return self._reopen([(state, "id = ?", (job_id,)) for job_id in job_ids for state in wanted], event, at)
+
+    def _reopen(self, parts: list[tuple[State, str, tuple[int, ...]]], event: Event, at: float) -> int:
         moved = 0
 
         def work() -> None:
             nonlocal moved
-            for before in [state for (state, e), _ in TRANSITIONS.items() if e is event]:
-                for job_id in ids:
-                    moved += self.connection.execute(
-                        "UPDATE jobs SET state = ?, failures = 0, error = NULL, error_type = NULL, http_status = NULL,"
-                        " updated_at = ? WHERE id = ? AND state = ?",
-                        (TRANSITIONS[before, event], at, job_id, before),
-                    ).rowcount
+            for state, where, values in parts:
+                moved += self.connection.execute(
+                    "UPDATE jobs SET state = ?, failures = 0, error = NULL, error_type = NULL, http_status = NULL,"
+                    f" updated_at = ? WHERE state = ? AND {where}",
+                    (after(state, event), at, state, *values),
+                ).rowcount
             log_event(self.connection, at, None, event, f"{moved} jobs")
 
-        ids = list(job_ids)
         with translated(self.path):
             in_transaction(self.connection, work)
         return moved

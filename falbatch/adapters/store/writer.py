@@ -60,6 +60,8 @@ class Writer:
         self._group = _Group()
         self._wake = anyio.Event()
         self._closing = False
+        self.closed = anyio.Event()
+        """Set when `run` has returned: everything handed over is on disk."""
 
     async def record(self, *happened: Change) -> None:
         """Return when `happened` is on disk. Raises what the group's commit raised (`DiskFull`, `StateError`)."""
@@ -71,17 +73,20 @@ class Writer:
             raise group.error
 
     async def run(self) -> None:
-        """Commit groups until `close` is called and nothing is pending. Never raises: callers get the errors."""
-        while True:
-            if not self._group.changes:
-                if self._closing:
-                    return
-                await self._wake.wait()
-            await anyio.sleep(LINGER_S)
-            group, self._group = self._group, _Group()
-            self._wake = anyio.Event()
-            if group.changes:
-                await self._commit(group)
+        """Commit groups until `close` is called and nothing is pending. Callers get the errors of their commits.
+
+        Cancelling it does not stop it: what was handed over is written first.
+        """
+        with anyio.CancelScope(shield=True):
+            while self._group.changes or not self._closing:
+                if not self._group.changes:
+                    await self._wake.wait()
+                await anyio.sleep(LINGER_S)
+                group, self._group = self._group, _Group()
+                self._wake = anyio.Event()
+                if group.changes:
+                    await self._commit(group)
+            self.closed.set()
 
     def close(self) -> None:
         """Let `run` return once everything pending is committed."""
@@ -126,7 +131,7 @@ def _move(connection: sqlite3.Connection, change: Change) -> None:
     if event is None:
         return
     moved = connection.execute(
-        f"UPDATE jobs SET state = ?, updated_at = ? WHERE id = ? AND state IN ({_FROM_STATE[event]})",  # noqa: S608  (our own constants)
+        f"UPDATE jobs SET state = ?, updated_at = ? WHERE id = ? AND state IN ({_FROM_STATE[event]})",
         (_TO_STATE[event], change.at, change.job_id),
     )
     if moved.rowcount != 1:

@@ -1,0 +1,207 @@
+"""What is done with a batch beside running it: status, retry, cancel, export."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from falbatch.adapters import lock
+from falbatch.adapters.clock import SystemClock
+from falbatch.adapters.sandbox_process import sandbox
+from falbatch.adapters.store import reader
+from falbatch.adapters.store.database import open_reader, translated
+from falbatch.adapters.store.store import Store
+from falbatch.api import connect
+from falbatch.api.run import SANDBOX_DATA, holder_of
+from falbatch.api.workspace import Workspace, open_state
+from falbatch.core.identity import input_of, parse_json
+from falbatch.core.state import Event, State
+from falbatch.errors import UsageError, WireError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from falbatch.core.report import BatchStatus
+
+RETRIABLE = (State.FAILED, State.CANCELLED)
+
+
+@contextlib.contextmanager
+def _reading(place: Workspace) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(open_reader(place.state)) as connection, translated(place.state):
+        yield connection
+
+
+def status(argument: str | Path, *, output: Path | None = None) -> BatchStatus:
+    """How a batch stands, also while it runs. Raises `StateError` when it never ran."""
+    place = open_state(Path(argument), output=output)
+    with _reading(place) as connection:
+        return reader.status(connection, running=lock.is_held(place.state))
+
+
+@dataclass(frozen=True, slots=True)
+class RetryChoice:
+    """Which failed or cancelled jobs to do again; all of them when nothing is given."""
+
+    error_types: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Names, or patterns with `*` and `?`."""
+    missing_files: bool = False
+    """Instead: fetch the lost files of finished jobs again, from their stored results, at no charge."""
+
+
+def reopen(argument: str | Path, choice: RetryChoice, *, output: Path | None = None) -> int:
+    """Mark jobs as to be done again; the next run does them. Returns how many.
+
+    Raises `StateError` when the batch never ran or is running.
+    """
+    place = open_state(Path(argument), output=output)
+    with _reading(place):
+        pass  # a state file is there, and whole
+    with lock.held(place.state, holder=lambda: holder_of(place.state)), Store.open(place.state) as store:
+        at = SystemClock().unix_s()
+        if choice.missing_files:
+            lost = [job.job_id for job in reader.finished(store.connection) if _is_missing(place.output, job)]
+            return store.reopen_jobs(lost, (State.DONE,), Event.FILES_WANTED, at)
+        wanted = [job.job_id for job in reader.in_states(store.connection, RETRIABLE) if _is_chosen(job, choice)]
+        return store.reopen_jobs(wanted, RETRIABLE, Event.REOPENED, at)
+
+
+def _is_missing(folder: Path, job: reader.FinishedJob) -> bool:
+    return any(not (folder / path).is_file() for path in job.paths)
+
+
+def _is_chosen(job: reader.EndedJob, choice: RetryChoice) -> bool:
+    by_type = not choice.error_types or job.error_type in choice.error_types
+    by_name = not choice.names or any(fnmatchcase(job.name, pattern) for pattern in choice.names)
+    return by_type and by_name
+
+
+@dataclass(frozen=True, slots=True)
+class CancelReport:
+    """What became of the requests that were at fal."""
+
+    asked: int
+    accepted: int
+    """fal said it will try: they may still finish, and then are billed."""
+    too_late: int
+    """Finished before; the next run brings their results."""
+    unknown: int
+    """Not known to fal any more."""
+    refused: tuple[tuple[str, str], ...]
+    """(job name, why) of those for which fal could not be asked."""
+
+
+async def cancel(
+    argument: str | Path, *, output: Path | None = None, key_file: Path | None = None, names: tuple[str, ...] = ()
+) -> CancelReport:
+    """Ask fal to cancel what is queued or running. Cancelling is a wish: the next run reads what became of it.
+
+    Raises `StateError` while a run is going on (it would see its requests vanish).
+    """
+    place = open_state(Path(argument), output=output)
+    with _reading(place) as connection:
+        jobs = [job for job in reader.at_fal(connection) if _is_named(job.name, names)]
+        row = reader.batch_row(connection)
+    is_rehearsal = row is not None and row.target == "sandbox"
+    if not jobs:
+        return CancelReport(0, 0, 0, 0, ())
+    with lock.held(place.state, holder=lambda: holder_of(place.state)), contextlib.ExitStack() as stack:
+        origin = stack.enter_context(sandbox(place.output / SANDBOX_DATA)) if is_rehearsal else None
+        target = connect.find_target(key_file=key_file, origin=origin)
+        if row is not None and row.target != target.kind:
+            raise UsageError(
+                f"{place.state}: its requests are at another fal ({row.target}) than this command would ask",
+                advice="Set the FAL_* and FALBATCH_* variables as they were for the run.",
+            )
+        async with connect.open_queue(target, connect.submit_options(None)) as queue:
+            return await _cancel_all(queue, jobs)
+
+
+def _is_named(name: str, patterns: tuple[str, ...]) -> bool:
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+async def _cancel_all(queue: connect.FalQueue, jobs: list[reader.OpenJob]) -> CancelReport:
+    answers: list[str] = []
+    refused: list[tuple[str, str]] = []
+    at_once = anyio.CapacityLimiter(16)
+
+    async def one(job: reader.OpenJob) -> None:
+        if job.request is None:
+            return
+        async with at_once:
+            try:
+                answers.append((await queue.cancel(job.request)).name)
+            except WireError as error:
+                refused.append((job.name, str(error)))
+
+    async with anyio.create_task_group() as group:
+        for job in jobs:
+            group.start_soon(one, job)
+    return CancelReport(
+        asked=len(jobs),
+        accepted=answers.count("ACCEPTED"),
+        too_late=answers.count("ALREADY_COMPLETED"),
+        unknown=answers.count("NOT_FOUND"),
+        refused=tuple(sorted(refused)),
+    )
+
+
+def export(
+    argument: str | Path, *, output: Path | None = None, states: tuple[State, ...] = (State.DONE,)
+) -> Iterator[dict[str, Any]]:
+    """The jobs in `states` with their inputs, results and files, one JSON object each, in the manifest's order."""
+    place = open_state(Path(argument), output=output)
+    with _reading(place) as connection:
+        for row in reader.export_rows(connection, states):
+            yield export_object(row)
+
+
+def export_object(row: reader.ExportRow) -> dict[str, Any]:
+    """One job as an export shows it. Integers stay exact; a result that is no JSON is left to its file."""
+    record = asdict(row)
+    record["state"] = row.state.value
+    record["input"] = input_of(record.pop("input_json"))
+    record["result"] = _result_value(row.result)
+    record["files"] = [
+        {
+            "path": file.path,
+            "size_bytes": file.size_bytes,
+            "sha256": file.sha256.hex(),
+            "content_type": file.content_type,
+        }
+        for file in row.files
+    ]
+    return record
+
+
+def _result_value(body: bytes | None) -> Any:
+    if body is None:
+        return None
+    try:
+        return parse_json(body)
+    except ValueError:
+        return None
+
+
+def flat(record: dict[str, Any]) -> dict[str, str]:
+    """An export object as one CSV row: inputs under `input.<field>`, the rest as text, nested values as JSON."""
+    row = {name: _cell(value) for name, value in record.items() if name not in {"input", "files", "result"}}
+    row |= {f"input.{name}": _cell(value) for name, value in record["input"].items()}
+    row["files"] = ";".join(file["path"] for file in record["files"])
+    row["result"] = _cell(record["result"])
+    return row
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,135 @@
+"""Wiring: which fal, with which key, over which connections. The one place that builds the parts of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from falbatch.fal.queue import QueueClient, SubmitOptions
+from falbatch.fal.wire import Accepted, CancelAnswer, Progress, RequestRef, Result
+
+from falbatch.adapters.fetch import Fetcher
+from falbatch.adapters.files import OutputFolder
+from falbatch.fal.auth import Credentials, find_credentials
+from falbatch.fal.hosts import Hosts
+from falbatch.fal.transport import Transport, TransportSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from falbatch.core.manifest import Manifest
+
+    from falbatch.core.record import RequestOnRecord
+
+SANDBOX_KEY: Final = "sandbox:sandbox"
+"""The key for the built-in sandbox: any pair will do there, and no real one may go to it."""
+
+DOWNLOAD_CONNECTIONS_SPARE: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which fal a run talks to. `kind` is what the state file remembers: `fal`, `loopback` or `sandbox`."""
+
+    kind: str
+    hosts: Hosts
+    credentials: Credentials
+
+    @property
+    def costs(self) -> bool:
+        """False for servers on this machine."""
+        return self.kind == "fal"
+
+
+def target_kind(env: Mapping[str, str], *, sandbox: bool) -> str:
+    """What the state file remembers of the fal that `env` points at."""
+    if sandbox:
+        return "sandbox"
+    return "loopback" if Hosts.resolve(env).loopback else "fal"
+
+
+def find_target(*, key_file: Path | None, origin: str | None, env: Mapping[str, str] | None = None) -> Target:
+    """The fal to talk to and the key for it. `origin` is the built-in sandbox's, None without it.
+
+    Raises `UsageError` for a host that cannot be used, `CredentialsError` without a usable key.
+    """
+    env = os.environ if env is None else env
+    hosts = Hosts.resolve(env, origin=origin)
+    if origin is not None:
+        return Target("sandbox", hosts, find_credentials({"FAL_KEY": SANDBOX_KEY}, key_file=None, home=Path.home()))
+    credentials = find_credentials(env, key_file=key_file, home=Path.home())
+    return Target("loopback" if hosts.loopback else "fal", hosts, credentials)
+
+
+class FalQueue:
+    """The engine's queue port over fal's client: the manifest's submit options, and requests as they are on record."""
+
+    def __init__(self, client: QueueClient, options: SubmitOptions) -> None:
+        self._client = client
+        self._options = options
+
+    async def submit(self, endpoint: str, body: bytes) -> Accepted:
+        """Submit one job. Raises `WireError`."""
+        return await self._client.submit(endpoint, body, self._options)
+
+    async def status(self, request: RequestOnRecord) -> Progress:
+        """Ask about a request. Raises `WireError`."""
+        return await self._client.status(_reference(request))
+
+    async def result(self, request: RequestOnRecord) -> Result:
+        """Read a completed request's result. Raises `WireError`."""
+        return await self._client.result(_reference(request))
+
+    async def cancel(self, request: RequestOnRecord) -> CancelAnswer:
+        """Ask fal to cancel a request. Raises `WireError`."""
+        return await self._client.cancel(_reference(request))
+
+
+def _reference(request: RequestOnRecord) -> RequestRef:
+    return RequestRef(
+        request_id=request.request_id,
+        endpoint=request.endpoint,
+        status_url=request.status_url,
+        response_url=request.response_url,
+        cancel_url=request.cancel_url,
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_queue(target: Target, options: SubmitOptions) -> AsyncIterator[FalQueue]:
+    """A queue client over connections of its own."""
+    async with Transport(settings=TransportSettings()) as transport:
+        yield FalQueue(QueueClient(transport, target.hosts, target.credentials), options)
+
+
+@contextlib.asynccontextmanager
+async def open_output(target: Target, folder: Path, *, downloads: int) -> AsyncIterator[OutputFolder]:
+    """The output folder with its own connections, which know no key and reach public addresses only."""
+    settings = TransportSettings(
+        gate=downloads,
+        connections=downloads + DOWNLOAD_CONNECTIONS_SPARE,
+        public_only=True,
+        allow_loopback=target.hosts.loopback,
+    )
+    async with Transport(settings=settings) as transport:
+        yield OutputFolder(folder, Fetcher(transport, allow_http=target.hosts.loopback))
+
+
+def submit_options(manifest: Manifest | None) -> SubmitOptions:
+    """The manifest's `request` section as fal's headers."""
+    if manifest is None:
+        return SubmitOptions()
+    request = manifest.request
+    return SubmitOptions(
+        priority=request.priority,
+        start_timeout_s=request.start_timeout_s,
+        hint=request.hint,
+        tags=request.tags,
+        expires_in=request.expires_in,
+        store_io=request.store_io,
+        fallback=request.fallback,
+        headers=request.headers,
+    )

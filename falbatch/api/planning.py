@@ -1,0 +1,143 @@
+"""From a manifest to a staged plan: rows are read, items expanded, keys and names settled, and all problems said at
+once. Nothing is written but temporary tables."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from falbatch.adapters.sources import read_rows
+from falbatch.core.expand import expand
+
+from falbatch.adapters.store import stage
+from falbatch.adapters.store.database import open_empty, open_reader, translated
+from falbatch.core.plan import Action, Change, Plan, PlannedJob
+from falbatch.core.problems import ProblemLog
+from falbatch.errors import ManifestError, UsageError
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from falbatch.core.manifest import Manifest
+
+    from falbatch.api.workspace import Workspace
+
+FIRST: Final = 5
+"""Jobs that a plan shows in full."""
+
+_REQUEST_ID = re.compile(r": request \S+")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The part of the manifest that a run is about; empty means all of it."""
+
+    where: str | None = None
+    limit: int | None = None
+    sample: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """True when nothing is left out."""
+        return self == Selection()
+
+
+CheckEndpoint = Callable[[str], "str | None"]
+
+
+def fill_stage(
+    connection: sqlite3.Connection, workspace: Workspace, selection: Selection, check_endpoint: CheckEndpoint
+) -> int:
+    """Expand the manifest into the stage on `connection`. Returns the number of jobs.
+
+    Raises `ManifestError` with every problem of the manifest, its rows, its templates and its names.
+    """
+    manifest = _manifest_of(workspace)
+    log = ProblemLog()
+    rows = read_rows(manifest, base=workspace.base) if manifest.rows is not None else None
+    items = expand(
+        manifest,
+        rows,
+        check_endpoint=check_endpoint,
+        where=selection.where,
+        limit=selection.limit,
+        sample=selection.sample,
+        problems=log,
+    )
+    with translated(workspace.state):
+        count = stage.fill(connection, items)
+        log.raise_if_any()
+        line, column = manifest.line_of(("output", "name"))
+        clashes = stage.clashes(connection, file=manifest.source, line=line, column=column)
+    if clashes:
+        raise ManifestError(clashes)
+    if count == 0:
+        raise UsageError(f"{manifest.source}: no jobs are left", advice="Check `where`, --where, --limit and --sample.")
+    return count
+
+
+def make_plan(
+    workspace: Workspace,
+    selection: Selection,
+    check_endpoint: CheckEndpoint,
+    *,
+    each: Callable[[PlannedJob], None] | None = None,
+) -> Plan:
+    """What a run would do now. `each` sees every job, in the manifest's order. Writes nothing to the state file."""
+    with _state_or_empty(workspace) as connection:
+        fill_stage(connection, workspace, selection, check_endpoint)
+        return summarize(connection, workspace, selection, each)
+
+
+@contextlib.contextmanager
+def _state_or_empty(workspace: Workspace) -> Iterator[sqlite3.Connection]:
+    is_there = workspace.state.is_file() and workspace.state.stat().st_size > 0
+    with contextlib.closing(open_reader(workspace.state) if is_there else open_empty()) as connection:
+        yield connection
+
+
+def summarize(
+    connection: sqlite3.Connection,
+    workspace: Workspace,
+    selection: Selection,
+    each: Callable[[PlannedJob], None] | None = None,
+) -> Plan:
+    """The staged plan against the state, counted."""
+    actions = Counter(dict.fromkeys(Action, 0))
+    changes = Counter(dict.fromkeys(Change, 0))
+    reasons: Counter[str] = Counter()
+    first: list[PlannedJob] = []
+    changed: list[PlannedJob] = []
+    for job in stage.planned_jobs(connection):
+        actions[job.decision.action] += 1
+        changes[job.change] += 1
+        reasons[_REQUEST_ID.sub("", job.decision.reason)] += 1
+        if len(first) < FIRST:
+            first.append(job)
+        if job.change is Change.CHANGED and len(changed) < FIRST:
+            changed.append(job)
+        if each is not None:
+            each(job)
+    orphans = list(stage.orphans(connection)) if selection.is_whole else []
+    return Plan(
+        name=_manifest_of(workspace).name,
+        total=actions.total(),
+        output_dir=str(workspace.output),
+        actions=dict(actions),
+        changes=dict(changes),
+        reasons=dict(reasons),
+        orphans=len(orphans),
+        first=tuple(first),
+        changed=tuple(changed),
+        orphaned=tuple(orphans[:FIRST]),
+    )
+
+
+def _manifest_of(workspace: Workspace) -> Manifest:
+    if workspace.manifest is None:
+        raise UsageError(f"{workspace.output}: a manifest is needed here, not a folder")
+    return workspace.manifest
