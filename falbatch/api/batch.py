@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+    from falbatch.core.record import OpenJob
     from falbatch.core.report import BatchStatus
 
 RETRIABLE = (State.FAILED, State.CANCELLED)
@@ -129,12 +130,12 @@ def _is_named(name: str, patterns: tuple[str, ...]) -> bool:
     return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-async def _cancel_all(queue: connect.FalQueue, jobs: list[reader.OpenJob]) -> CancelReport:
+async def _cancel_all(queue: connect.FalQueue, jobs: list[OpenJob]) -> CancelReport:
     answers: list[str] = []
     refused: list[tuple[str, str]] = []
     at_once = anyio.CapacityLimiter(16)
 
-    async def one(job: reader.OpenJob) -> None:
+    async def one(job: OpenJob) -> None:
         if job.request is None:
             return
         async with at_once:

@@ -8,20 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from falbatch.fal.queue import QueueClient, SubmitOptions
-from falbatch.fal.wire import Accepted, CancelAnswer, Progress, RequestRef, Result
-
 from falbatch.adapters.fetch import Fetcher
 from falbatch.adapters.files import OutputFolder
 from falbatch.fal.auth import Credentials, find_credentials
 from falbatch.fal.hosts import Hosts
+from falbatch.fal.queue import QueueClient, SubmitOptions
 from falbatch.fal.transport import Transport, TransportSettings
+from falbatch.fal.wire import Accepted, CancelAnswer, Progress, Result
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from falbatch.core.manifest import Manifest
-
     from falbatch.core.record import RequestOnRecord
 
 SANDBOX_KEY: Final = "sandbox:sandbox"
@@ -77,25 +75,15 @@ class FalQueue:
 
     async def status(self, request: RequestOnRecord) -> Progress:
         """Ask about a request. Raises `WireError`."""
-        return await self._client.status(_reference(request))
+        return await self._client.status(request)
 
     async def result(self, request: RequestOnRecord) -> Result:
         """Read a completed request's result. Raises `WireError`."""
-        return await self._client.result(_reference(request))
+        return await self._client.result(request)
 
     async def cancel(self, request: RequestOnRecord) -> CancelAnswer:
         """Ask fal to cancel a request. Raises `WireError`."""
-        return await self._client.cancel(_reference(request))
-
-
-def _reference(request: RequestOnRecord) -> RequestRef:
-    return RequestRef(
-        request_id=request.request_id,
-        endpoint=request.endpoint,
-        status_url=request.status_url,
-        response_url=request.response_url,
-        cancel_url=request.cancel_url,
-    )
+        return await self._client.cancel(request)
 
 
 @contextlib.asynccontextmanager

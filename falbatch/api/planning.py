@@ -22,9 +22,8 @@ from falbatch.errors import ManifestError, UsageError
 if TYPE_CHECKING:
     import sqlite3
 
-    from falbatch.core.manifest import Manifest
-
     from falbatch.api.workspace import Workspace
+    from falbatch.core.manifest import Manifest
 
 FIRST: Final = 5
 """Jobs that a plan shows in full."""

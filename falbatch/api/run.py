@@ -25,10 +25,10 @@ from falbatch.api import connect
 from falbatch.api.planning import Selection, fill_stage, summarize
 from falbatch.api.workspace import Workspace, open_manifest
 from falbatch.core.backoff import BackoffPolicy
+from falbatch.core.events import Counter, Listener, RunEvent
 from falbatch.core.plan import Action, Plan
 from falbatch.core.report import Report, exit_code_of
 from falbatch.core.state import Event, State
-from falbatch.engine.events import Counter, Listener, RunEvent
 from falbatch.engine.execute import Deps, ExecuteSettings, Execution, failure_limit
 from falbatch.engine.submit import Stop
 from falbatch.errors import ExitCode, FalbatchError

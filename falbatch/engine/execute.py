@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from falbatch.core.backoff import BackoffPolicy
+from falbatch.core.events import JobEnded, JobMoved, Listener, RunEvent, RunStopping
 from falbatch.core.pacing import Rate, RetryBudget, Window
 from falbatch.core.record import OpenJob, StoredResult
 from falbatch.core.state import State
 from falbatch.engine.download import Downloader
-from falbatch.engine.events import JobEnded, JobMoved, Listener, RunEvent, RunStopping
 from falbatch.engine.gate import GateClosed, SubmitGate
 from falbatch.engine.reach import Reach
 from falbatch.engine.result import ResultReader

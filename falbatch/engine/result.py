@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, assert_never
 from falbatch.core import changes
 from falbatch.core.backoff import BackoffPolicy, delay_s
 from falbatch.core.classify import Failure, ResultVerdict, failure_of, result_verdict
+from falbatch.core.events import JobEnded, JobTriedAgain, Listener, ResultCame
 from falbatch.core.state import Event, State
-from falbatch.engine.events import JobEnded, JobTriedAgain, Listener, ResultCame
 from falbatch.engine.repeat import repeat
 from falbatch.engine.wait import KEY_ADVICE, NOT_YET_S, PollScheduler
 from falbatch.errors import CredentialsError, HttpError, TransportError, WireError

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from falbatch.core import changes
 from falbatch.core.classify import SubmitVerdict, failure_of, submit_verdict
+from falbatch.core.events import JobEnded, JobSubmitted, Listener, SubmitPaused
 from falbatch.core.record import OpenJob, RequestOnRecord
 from falbatch.core.state import Event, State
-from falbatch.engine.events import JobEnded, JobSubmitted, Listener, SubmitPaused
 from falbatch.engine.gate import GateClosed, SubmitGate
 from falbatch.engine.repeat import repeat
-from falbatch.errors import CredentialsError, FalUnreachable, HttpError, WireError
+from falbatch.errors import CredentialsError, FalUnreachable, HttpError, ReplyError, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +39,17 @@ ACCOUNT_ADVICE: Final = (
 
 class _NotAccepted(Exception):
     """This try did not get the job accepted, and it may be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rescued:
+    """An acceptance of which only the id is known; its URLs are made from endpoint and id when they are used."""
+
+    request_id: str
+    status_url: str = ""
+    response_url: str = ""
+    cancel_url: str = ""
+    queue_position: int | None = None
 
 
 class Stop:
@@ -124,6 +135,9 @@ class Submitter:
         try:
             accepted = await self._queue.submit(job.endpoint, job.input_json)
         except WireError as error:
+            if isinstance(error, ReplyError) and error.request_id:
+                # The body broke, but a header of the success names the request: it is ours, and paid for.
+                return await self._accepted(job, _Rescued(error.request_id), sent_at_s)
             return await self._not_accepted(job, error, sent_at_s)
         return await self._accepted(job, accepted, sent_at_s)
 

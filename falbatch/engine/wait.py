@@ -19,8 +19,8 @@ import anyio
 
 from falbatch.core.backoff import BackoffPolicy, delay_s
 from falbatch.core.classify import is_account_trouble, is_worth_reading_again
+from falbatch.core.events import JobMoved, Listener, Polled
 from falbatch.core.schedule import Durations, first_poll_s, next_poll_s
-from falbatch.engine.events import JobMoved, Listener, Polled
 from falbatch.errors import CredentialsError, HttpError, WireError
 
 if TYPE_CHECKING:

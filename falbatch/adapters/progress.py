@@ -1,0 +1,100 @@
+"""What a person sees during a run: a bar at a terminal, a plain line every few seconds without one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TextIO
+
+from tqdm import tqdm
+
+from falbatch.core.events import Counter, JobEnded, RunEvent, RunStopping
+from falbatch.core.state import State
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+LINE_EVERY_S: Final = 5.0
+"""Between two plain lines: a log of a night stays readable."""
+
+POSTFIX_EVERY_S: Final = 0.2
+"""tqdm's postfix costs 26 µs a time (measured): not at every event."""
+
+
+class ProgressDisplay:
+    """Shows a `Counter` that the engine keeps. Use as a context manager; call it with each event."""
+
+    def __init__(self, counter: Counter, *, stream: TextIO | None = None, is_terminal: bool | None = None) -> None:
+        self._counter = counter
+        self._stream = stream or sys.stderr
+        self._is_terminal = self._stream.isatty() if is_terminal is None else is_terminal
+        self._began_s = self._shown_s = time.monotonic()
+        self._bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> Self:
+        if self._is_terminal:
+            self._bar = tqdm(
+                total=self._counter.total,
+                initial=self._counter.done,
+                unit="job",
+                file=self._stream,
+                dynamic_ncols=True,
+                smoothing=0.05,
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._details())
+            self._bar.close()
+        else:
+            self._line()
+
+    def __call__(self, event: RunEvent) -> None:
+        """Follow one event of the run."""
+        if isinstance(event, RunStopping):
+            self.note(f"stopping: {event.reason}; nothing more is submitted")
+        if self._bar is None:
+            if time.monotonic() - self._shown_s >= LINE_EVERY_S:
+                self._line()
+            return
+        if isinstance(event, JobEnded) and event.state is State.DONE:
+            self._bar.update()
+        if time.monotonic() - self._shown_s >= POSTFIX_EVERY_S:
+            self._shown_s = time.monotonic()
+            self._bar.set_postfix_str(self._details())
+
+    def note(self, text: str) -> None:
+        """Say something without breaking the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def _line(self) -> None:
+        self._shown_s = time.monotonic()
+        counter = self._counter
+        elapsed_s = max(self._shown_s - self._began_s, 0.001)
+        rate = counter.ended.get(State.DONE, 0) / elapsed_s
+        left = max(0, counter.total - counter.done - counter.failed)
+        eta = f", about {_duration(left / rate)} left" if rate > 0 and left else ""
+        self.note(f"{counter.done}/{counter.total} done, {rate:.1f}/s{eta}, {self._details()}")
+
+    def _details(self) -> str:
+        counter = self._counter
+        parts = [f"queue {max(0, counter.in_queue)}", f"running {max(0, counter.running)}"]
+        if counter.downloading > 0:
+            parts.append(f"downloading {counter.downloading}")
+        parts.append(f"failed {counter.failed}")
+        parts.append(f"retries {counter.further_attempts + counter.refusals}")
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

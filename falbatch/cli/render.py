@@ -1,0 +1,110 @@
+"""Values as text for people. Pure: strings out, nothing printed."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from falbatch.core.plan import Action, Change
+from falbatch.core.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from falbatch.core.plan import Plan, PlannedJob
+    from falbatch.core.report import BatchStatus, FailureGroup, Report
+
+UNKNOWN_SHOWN = 10
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """A plan: counts, reasons, what changed, the first jobs in full."""
+    yield f"{plan.name}: {plan.total:,} jobs → {plan.output_dir}"
+    for action in Action:
+        if count := plan.actions[action]:
+            yield f"  {action.value:<9} {count:>9,}"
+    yield "reasons:"
+    for reason, count in sorted(plan.reasons.items(), key=lambda pair: -pair[1]):
+        yield f"  {count:>9,}  {reason}"
+    yield (
+        f"against the state: {plan.changes[Change.ADDED]:,} added, {plan.changes[Change.CHANGED]:,} changed,"
+        f" {plan.changes[Change.UNCHANGED]:,} unchanged, {plan.orphans:,} orphaned"
+    )
+    for job in plan.changed:
+        yield f"  changed   {job.name}"
+    for orphan in plan.orphaned:
+        yield f"  orphaned  {orphan.name} ({orphan.state}): {orphan.decision.reason}"
+    yield f"first {len(plan.first)} of {plan.total:,}:"
+    for job in plan.first:
+        yield from _job_lines(job)
+
+
+def _job_lines(job: PlannedJob) -> Iterator[str]:
+    replica = f", replica {job.replica}" if job.replica else ""
+    yield f"  {job.name}"
+    yield f"    {job.decision.action.value}: {job.decision.reason} · {job.change.value}{replica}"
+    yield f"    {job.endpoint}  {json.dumps(json.loads(job.input_json), ensure_ascii=False)}"
+    yield f"    from {job.origin} · key {job.key.hex()[:16]}"
+
+
+def status_lines(status: BatchStatus) -> Iterator[str]:
+    """A batch: its states, its failures by reason, its unknown jobs."""
+    yield f"{status.name}: {status.count(State.DONE):,} of {status.total:,} jobs done, {status.files:,} files"
+    for state in State:
+        if count := status.counts.get(state):
+            yield f"  {state.value:<10} {count:>9,}"
+    if status.orphaned:
+        yield f"  {'orphaned':<10} {status.orphaned:>9,}  (no longer in the manifest)"
+    yield f"requests accepted by fal: {status.executions:,}; billable units reported: {status.billable_units:g}"
+    yield from _trouble_lines(status)
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """The end of a run."""
+    status, tally = report.status, report.tally
+    if report.unchanged and tally.stopped_by:
+        yield f"{tally.stopped_by}: nothing was submitted"
+    elif report.unchanged:
+        yield f"{status.name}: nothing to do, {status.count(State.DONE):,} of {status.total:,} jobs are done"
+    else:
+        yield (
+            f"{status.name}: {tally.finished:,} jobs finished in {tally.seconds:.1f} s"
+            f" ({tally.submitted:,} submitted, {tally.further_attempts:,} further attempts,"
+            f" {tally.refusals:,} refusals, {tally.status_calls:,} status calls)"
+        )
+        others = ", ".join(
+            f"{status.counts[state]:,} {state}"
+            for state in State
+            if state is not State.DONE and status.counts.get(state)
+        )
+        yield f"  {status.count(State.DONE):,} of {status.total:,} done{', ' + others if others else ''}"
+    yield from _trouble_lines(status)
+    if tally.stopped_by and not report.unchanged:
+        yield f"stopped: {tally.stopped_by}"
+        if at_fal := status.count(State.SUBMITTED):
+            yield f"  {at_fal:,} requests go on at fal; the same command collects their results"
+    if report.advice:
+        yield f"  try: {report.advice}"
+    yield f"files: {report.output_dir}"
+
+
+def _trouble_lines(status: BatchStatus) -> Iterator[str]:
+    yield from _group_lines("failed", status.failures)
+    yield from _group_lines("unfinished", status.stuck)
+    if not status.unknown:
+        return
+    yield f"unknown: {status.count(State.UNKNOWN):,} (their submits got no answer: they may have run and been charged)"
+    for job in status.unknown[:UNKNOWN_SHOWN]:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.submitted_at))
+        yield f"  {job.name}  {when}  {job.input_json[:100]}"
+    yield "  try: look for them in fal's dashboard; `falbatch run … --resubmit-unknown` submits them again"
+
+
+def _group_lines(title: str, groups: tuple[FailureGroup, ...]) -> Iterator[str]:
+    if groups:
+        yield f"{title}:"
+    for group in groups:
+        yield f"  {group.count:>9,}  {group.error_type}: {group.example[:200]}"
+        advice = group.advice if title == "failed" else "the same command tries again"
+        yield f"             e.g. {group.job}; try: {advice}"
