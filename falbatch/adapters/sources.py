@@ -45,7 +45,7 @@ def read_rows(manifest: Manifest, *, base: Path) -> Iterator[Row]:
     if manifest.rows is None:
         return
     count = 0
-    for row in _rows(manifest, base):
+    for row in _rows(manifest, manifest.rows.source, base):
         count += 1
         yield row
     if count == 0:
@@ -63,9 +63,7 @@ def source_files(manifest: Manifest, *, base: Path) -> list[Path]:
             return []
 
 
-def _rows(manifest: Manifest, base: Path) -> Iterator[Row]:
-    assert manifest.rows is not None
-    source = manifest.rows.source
+def _rows(manifest: Manifest, source: InlineRows | RangeRows | FileRows | GlobRows, base: Path) -> Iterator[Row]:
     match source:
         case InlineRows(rows=rows):
             yield from rows

@@ -18,7 +18,7 @@ from falbatch.adapters.store import reader
 from falbatch.adapters.store.database import open_reader, translated
 from falbatch.adapters.store.store import Store
 from falbatch.api import connect
-from falbatch.api.run import SANDBOX_DATA, holder_of
+from falbatch.api.running import SANDBOX_DATA, holder_of
 from falbatch.api.workspace import Workspace, open_state
 from falbatch.core.identity import input_of, parse_json
 from falbatch.core.state import Event, State

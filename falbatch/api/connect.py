@@ -14,13 +14,13 @@ from falbatch.fal.auth import Credentials, find_credentials
 from falbatch.fal.hosts import Hosts
 from falbatch.fal.queue import QueueClient, SubmitOptions
 from falbatch.fal.transport import Transport, TransportSettings
-from falbatch.fal.wire import Accepted, CancelAnswer, Progress, Result
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from falbatch.core.manifest import Manifest
     from falbatch.core.record import RequestOnRecord
+    from falbatch.fal.wire import Accepted, CancelAnswer, Progress, Result
 
 SANDBOX_KEY: Final = "sandbox:sandbox"
 """The key for the built-in sandbox: any pair will do there, and no real one may go to it."""

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from falbatch.adapters.sources import read_rows
-from falbatch.core.expand import expand
-
 from falbatch.adapters.store import stage
 from falbatch.adapters.store.database import open_empty, open_reader, translated
+from falbatch.core.expand import expand
 from falbatch.core.plan import Action, Change, Plan, PlannedJob
 from falbatch.core.problems import ProblemLog
 from falbatch.errors import ManifestError, UsageError

@@ -12,7 +12,7 @@ import anyio
 
 from falbatch.adapters.files import translated
 from falbatch.adapters.progress import ProgressDisplay
-from falbatch.api import batch, planning, run
+from falbatch.api import batch, planning, running
 from falbatch.api.workspace import open_manifest
 from falbatch.cli import render
 from falbatch.core.plan import Action, Plan, PlannedJob
@@ -57,7 +57,7 @@ def do_retry(options: argparse.Namespace) -> int:
 
 
 def _perform(options: argparse.Namespace, selection: planning.Selection, *, retry_failed: bool) -> int:
-    run_options = run.RunOptions(
+    run_options = running.RunOptions(
         selection=selection,
         output=options.output,
         key_file=options.key_file,
@@ -68,7 +68,7 @@ def _perform(options: argparse.Namespace, selection: planning.Selection, *, retr
     )
     with _Display(is_json=options.json) as display:
         report = anyio.run(
-            lambda: run.arun(
+            lambda: running.arun(
                 options.manifest,
                 run_options,
                 listen=display.hear,
@@ -131,7 +131,7 @@ def do_plan(options: argparse.Namespace) -> int:
     """`falbatch plan`."""
     workspace = open_manifest(options.manifest, output=options.output)
     each: Callable[[PlannedJob], None] | None = (lambda job: _print_json(job.as_json())) if options.json else None
-    plan = planning.make_plan(workspace, _selection(options), run.check_endpoint, each=each)
+    plan = planning.make_plan(workspace, _selection(options), running.check_endpoint, each=each)
     if options.json:
         _print_json(plan.as_json())
     else:
@@ -251,7 +251,7 @@ def _write_csv(stream: IO[str], records: Callable[[], Iterator[dict[str, Any]]])
 def do_sandbox(options: argparse.Namespace) -> int:
     """`falbatch sandbox`."""
     from falbatch.sandbox.serve import serve
-    from falbatch.sandbox.settings import settings_from
+    from falbatch.sandbox.flags import settings_from
 
     serve(settings_from(options))
     return int(ExitCode.OK)

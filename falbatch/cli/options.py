@@ -187,7 +187,7 @@ def _export(commands: Any) -> None:
 
 
 def _sandbox(commands: Any) -> None:
-    from falbatch.sandbox.settings import add_arguments
+    from falbatch.sandbox.flags import add_arguments
 
     parser = _command(
         commands,

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
+from falbatch.core.identity import input_of
 from falbatch.core.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from falbatch.core.model import JobKey
 
 
 class Action(StrEnum):
@@ -46,6 +52,80 @@ class Decision:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedJob:
+    """One job of the plan, with what will be done about it and why."""
+
+    seq: int
+    key: JobKey
+    name: str
+    endpoint: str
+    input_json: bytes
+    replica: int
+    origin: str
+    decision: Decision
+    change: Change
+
+    def as_json(self) -> dict[str, Any]:
+        """The job as one JSON object with stable field names."""
+        return {
+            "event": "job",
+            "seq": self.seq,
+            "key": self.key.hex(),
+            "name": self.name,
+            "endpoint": self.endpoint,
+            "input": input_of(self.input_json),
+            "replica": self.replica,
+            "origin": self.origin,
+            "action": self.decision.action.value,
+            "reason": self.decision.reason,
+            "change": self.change.value,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A job on record that the manifest no longer makes."""
+
+    name: str
+    state: State
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do, before anything is submitted."""
+
+    name: str
+    total: int
+    output_dir: str
+    actions: Mapping[Action, int]
+    """Jobs of the manifest by action; every action is there."""
+    changes: Mapping[Change, int]
+    """Jobs of the manifest against the state; every kind is there."""
+    reasons: Mapping[str, int]
+    """Jobs of the manifest by reason, the request ids left out."""
+    orphans: int
+    first: tuple[PlannedJob, ...]
+    """The first jobs, in the manifest's order."""
+    changed: tuple[PlannedJob, ...]
+    """The first of the changed jobs."""
+    orphaned: tuple[Orphan, ...]
+    """The first of the orphans."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan's summary as one JSON object with stable field names."""
+        return {
+            "event": "plan",
+            "name": self.name,
+            "total": self.total,
+            "output_dir": self.output_dir,
+            "actions": {action.value: count for action, count in self.actions.items()},
+            "changes": {change.value: count for change, count in self.changes.items()},
+            "orphaned": self.orphans,
+        }
+
+
 def decide(record: Record | None) -> Decision:
     """The action for one job, from what is on record about it (None: nothing)."""
     if record is None:
@@ -58,7 +138,7 @@ def decide(record: Record | None) -> Decision:
         case State.SUBMITTING | State.UNKNOWN:
             return Decision(Action.SKIP, "unknown: its submit got no answer, so it may have run and been charged")
         case State.SUBMITTED:
-            return Decision(Action.WAIT, f"request {record.request_id} is at fal")
+            return Decision(Action.WAIT, f"at fal: request {record.request_id}")
         case State.COMPLETED:
             return Decision(Action.DOWNLOAD, "its result is stored, files are missing")
         case State.DONE:
@@ -74,7 +154,7 @@ def decide(record: Record | None) -> Decision:
 def _decide_orphan(record: Record) -> Decision:
     """A job that left the manifest: what is paid is still brought home, nothing new is submitted."""
     if record.state is State.SUBMITTED:
-        return Decision(Action.WAIT, f"no longer in the manifest, but request {record.request_id} is at fal")
+        return Decision(Action.WAIT, f"no longer in the manifest, but at fal: request {record.request_id}")
     if record.state is State.COMPLETED:
         return Decision(Action.DOWNLOAD, "no longer in the manifest, but its result is stored")
     return Decision(Action.SKIP, "no longer in the manifest")

@@ -207,6 +207,13 @@ def in_states(connection: sqlite3.Connection, states: tuple[State, ...]) -> list
     return [EndedJob(*row) for row in rows]
 
 
+def ids_in(connection: sqlite3.Connection, states: tuple[State, ...]) -> list[int]:
+    """Row numbers of the manifest's jobs in any of `states`, in its order."""
+    marks = ",".join("?" * len(states))
+    rows = connection.execute(f"SELECT id FROM jobs WHERE state IN ({marks}) AND seq IS NOT NULL ORDER BY seq", states)
+    return [int(row[0]) for row in rows]
+
+
 def finished(connection: sqlite3.Connection) -> Iterator[FinishedJob]:
     """Done jobs with the paths of their files."""
     for (job_id,) in connection.execute("SELECT id FROM jobs WHERE state = 'done' ORDER BY id"):

@@ -31,7 +31,7 @@ class Store:
         self.path = path
         self.connection = connection
         self.writer = Writer(connection, path)
-        self._reading = open_reader(path)
+        self.reading = open_reader(path)
 
     @classmethod
     @contextlib.contextmanager
@@ -43,7 +43,7 @@ class Store:
             try:
                 yield store
             finally:
-                store._reading.close()
+                store.reading.close()
         finally:
             connection.close()
 
@@ -112,32 +112,32 @@ class Store:
     def paid_jobs(self) -> list[OpenJob]:
         """Jobs whose request or result is at hand."""
         with translated(self.path):
-            return reader.paid_jobs(self._reading)
+            return reader.paid_jobs(self.reading)
 
     def planned_after(self, seq: int, limit: int) -> list[OpenJob]:
         """The next jobs to submit, in the manifest's order."""
         with translated(self.path):
-            return reader.planned_after(self._reading, seq, limit)
+            return reader.planned_after(self.reading, seq, limit)
 
     def result_of(self, job_id: int) -> StoredResult | None:
         """The stored result of a job."""
         with translated(self.path):
-            return reader.result_of(self._reading, job_id)
+            return reader.result_of(self.reading, job_id)
 
     def files_of(self, job_id: int) -> list[StoredFile]:
         """The artifacts on record for a job."""
         with translated(self.path):
-            return reader.files_of(self._reading, job_id)
+            return reader.files_of(self.reading, job_id)
 
     def path_owner(self, path: str) -> int | None:
         """The job that has this output path on record."""
         with translated(self.path):
-            return reader.path_owner(self._reading, path)
+            return reader.path_owner(self.reading, path)
 
     def status(self) -> BatchStatus:
         """How the batch stands; asked after the run's work, so nothing is being submitted."""
         with translated(self.path):
-            return reader.status(self._reading, running=False)
+            return reader.status(self.reading, running=False)
 
 
 def _refuse_stranger(path: Path, row: reader.BatchRow, name: str, target: str) -> None:

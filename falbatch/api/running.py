@@ -131,7 +131,7 @@ class _Run:
         at = self._clock.unix_s()
         store.claim(
             name=manifest.name,
-            target=_kind(options),
+            target=target_kind_of(sandbox=options.sandbox),
             manifest=str(workspace.manifest_path or ""),
             at=at,
         )
@@ -206,8 +206,9 @@ async def perform(execution: Execution, store: Store, *, watch_signals: bool) ->
             helpers.cancel_scope.cancel()
 
 
-def _kind(options: RunOptions) -> str:
-    return connect.target_kind(os.environ, sandbox=options.sandbox)
+def target_kind_of(*, sandbox: bool) -> str:
+    """What the state file remembers of the fal that this process would talk to."""
+    return connect.target_kind(os.environ, sandbox=sandbox)
 
 
 def _reopened_states(options: RunOptions) -> tuple[State, ...]:

@@ -1,0 +1,155 @@
+"""`map`: the same engine for inputs that live in Python."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from falbatch.adapters import lock
+from falbatch.adapters.clock import SystemClock
+from falbatch.adapters.files import make_folder
+from falbatch.adapters.sandbox_process import sandbox as sandbox_process
+from falbatch.adapters.store import reader, stage
+from falbatch.adapters.store.database import translated
+from falbatch.adapters.store.store import Store
+from falbatch.api import connect
+from falbatch.api.batch import export_object
+from falbatch.api.running import SANDBOX_DATA, check_endpoint, holder_of, perform, target_kind_of
+from falbatch.core.events import JobEnded, RunEvent
+from falbatch.core.model import Item, Mode
+from falbatch.core.state import State
+from falbatch.engine.execute import Deps, ExecuteSettings, Execution
+from falbatch.engine.submit import Stop
+from falbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+
+    from anyio.streams.memory import MemoryObjectSendStream
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one input."""
+
+    index: int
+    """0-based place in the inputs."""
+    input: Mapping[str, Any]
+    state: State
+    """`done` (`completed` when no files were asked for), `failed`, `cancelled`, `unknown`; anything else: it could
+    not be finished this time, and the same call goes on."""
+    request_id: str | None
+    output: Any
+    """The result as JSON values, None without one."""
+    files: tuple[Path, ...]
+    error_type: str | None
+    error: str | None
+
+    @property
+    def is_ok(self) -> bool:
+        """True when the result is here."""
+        return self.state in {State.DONE, State.COMPLETED} and self.output is not None
+
+
+async def map_inputs(
+    endpoint: str,
+    inputs: Iterable[Mapping[str, Any]],
+    *,
+    state: str | Path,
+    output: str | Path | None = None,
+    limits: ExecuteSettings | None = None,
+    key_file: Path | None = None,
+    sandbox: bool = False,
+) -> AsyncIterator[Outcome]:
+    """Run `endpoint` over `inputs`; yield an `Outcome` for each as it ends, those known already first.
+
+    Everything is kept in the state file `state`: called again after a crash with the same inputs, it goes on, and
+    nothing is submitted twice. Files are fetched into `output`; without it only results are kept. `limits` bounds
+    rates, attempts and jobs in flight. Leave early only through `contextlib.aclosing`.
+
+    Raises `FalbatchError` when the run cannot begin, or ends before its work is done.
+    """
+    path = Path(state)
+    settings = replace(limits or ExecuteSettings(), with_files=output is not None)
+    problem = check_endpoint(endpoint)
+    if problem is not None:
+        raise UsageError(problem)
+    folder = Path(output) if output is not None else path.parent
+    make_folder(path.parent)
+    make_folder(folder)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock.held(path, holder=lambda: holder_of(path)))
+        store = stack.enter_context(Store.open(path))
+        at = SystemClock().unix_s()
+        store.claim(name=endpoint, target=target_kind_of(sandbox=sandbox), manifest="", at=at)
+        with translated(path):
+            await anyio.to_thread.run_sync(stage.fill, store.connection, _items(endpoint, inputs))
+        store.adopt_plan(whole=True, at=at)
+        ended = {State.DONE, State.FAILED, State.CANCELLED, State.UNKNOWN}
+        if output is None:
+            ended.add(State.COMPLETED)
+        known = reader.ids_in(store.reading, tuple(ended))
+        for job_id in known:
+            yield _outcome(store, job_id, folder)
+        if len(known) == store.status().total:
+            return
+        origin = stack.enter_context(sandbox_process(folder / SANDBOX_DATA)) if sandbox else None
+        target = connect.find_target(key_file=key_file, origin=origin)
+        async for job_id in _finishing(store, target, folder, settings):
+            yield _outcome(store, job_id, folder)
+
+
+def _items(endpoint: str, inputs: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
+    for index, given in enumerate(inputs):
+        yield Item(index, endpoint, Mode.QUEUE, dict(given), None, "", f"inputs[{index}]")
+
+
+async def _finishing(
+    store: Store, target: connect.Target, folder: Path, settings: ExecuteSettings
+) -> AsyncIterator[int]:
+    """The ids of jobs as they end. The run goes on in the background while the caller looks at one."""
+    send, receive = anyio.create_memory_object_stream[int](float("inf"))
+
+    def hear(event: RunEvent) -> None:
+        if isinstance(event, JobEnded):
+            send.send_nowait(event.job_id)
+
+    async with (
+        connect.open_queue(target, connect.submit_options(None)) as queue,
+        connect.open_output(target, folder, downloads=settings.downloads) as files,
+        anyio.create_task_group() as group,
+    ):
+        execution = Execution(Deps(store, queue, files, SystemClock(), hear), settings, Stop())
+        group.start_soon(_run, execution, store, send)
+        try:
+            async with receive:
+                async for job_id in receive:
+                    yield job_id
+        finally:
+            execution.stop("the caller left")
+    if execution.ended_by is not None:
+        raise execution.ended_by
+
+
+async def _run(execution: Execution, store: Store, send: MemoryObjectSendStream[int]) -> None:
+    async with send:
+        await perform(execution, store, watch_signals=False)
+
+
+def _outcome(store: Store, job_id: int, folder: Path) -> Outcome:
+    record = export_object(reader.export_row(store.reading, job_id))
+    return Outcome(
+        index=record["seq"],
+        input=record["input"],
+        state=State(record["state"]),
+        request_id=record["request_id"],
+        output=record["result"],
+        files=tuple(folder / file["path"] for file in record["files"]),
+        error_type=record["error_type"],
+        error=record["error"],
+    )

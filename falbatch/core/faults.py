@@ -1,0 +1,72 @@
+"""What can be wrong with a template, or with what it gave for one item, in plain words."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from falbatch.core.problems import nearest_or_list
+
+
+class Omit(enum.Enum):
+    """Type of the one value `omit`: false, so that `row.x or omit` reads well."""
+
+    OMIT = "omit"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+OMIT: Final = Omit.OMIT
+
+
+class Fault(NamedTuple):
+    """What is wrong with a template, or with what it gave for one item."""
+
+    what: str
+    hint: str = ""
+    line: int = 1
+    """1-based line inside the template's text."""
+    cause: str = ""
+    """Equal for the same mistake met again in other items, whatever their values; "" means `what`."""
+
+
+class TemplateError(Exception):
+    """Raised when a template gives nothing usable for one item."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.what)
+        self.fault = fault
+
+
+def missing_name(name: str) -> Fault:
+    """A name that this item does not have, though others do."""
+    hint = f"an include of the matrix may leave it out: write {name} | default(…)"
+    return Fault(f"{name} does not exist for this item", hint)
+
+
+def missing_entry(owner: Any, name: str, source: str) -> Fault:
+    """The entry `name` of `owner`, wanted by the template `source`, that is not there."""
+    before = re.search(rf"([A-Za-z_][\w.]*)(?:\.|\[['\"]?){re.escape(name)}\b", source)
+    full = f"{before[1]}.{name}" if before else name
+    choices = [key for key in owner if isinstance(key, str)] if isinstance(owner, Mapping) else []
+    return Fault(f"{full} does not exist", nearest_or_list(name, choices))
+
+
+def not_text(value: Any, expression: str) -> Fault:
+    """`value`, made by `expression` ("" when not known), cannot stand inside text."""
+    name = expression or "a value"
+    match value:
+        case None:
+            return Fault(f"{name} is null here", f"write {{{{ {expression or 'x'} or '' }}}} to leave it empty")
+        case Omit():
+            return Fault("omit can only be a whole value", 'write key: "{{ … or omit }}"')
+        case list() | tuple():
+            hint = f"write {{{{ {expression or 'x'} | join(', ') }}}}"
+            return Fault(f"{name} is a list, which cannot stand inside text", hint)
+        case dict() | set():
+            return Fault(f"{name} is a mapping or set, which cannot stand inside text", "name one of its entries")
+        case _:
+            return Fault(f"{name} is a function, which cannot stand inside text")

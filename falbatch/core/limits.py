@@ -1,0 +1,126 @@
+"""The manifest's settings for how a batch runs: output, limits, retry, budget. Each bound with its reason."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Final, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from falbatch.core.schema import Expected, Section
+
+_PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
+
+# fal serves all callers of an account together; a rate beyond this would be a mistake, not a wish.
+_Rate = Annotated[float, Field(gt=0, le=1000), Expected("a number above 0, at most 1000 (per second)")]
+
+
+class OutputSpec(Section):
+    """Where results go."""
+
+    later: ClassVar = {"flagged": "look for flagged results in the report"}
+
+    dir: Annotated[str, Expected("a folder, as text")] = ""
+    """Output folder, relative to the manifest's; "" until the default `outputs/<name>` is filled in."""
+    name: Annotated[str | None, Expected("text, usually with templates")] = None
+    """Template of each item's file name, without extension; None names files by label and key."""
+    sidecar: Annotated[bool, Expected("true or false")] = False
+    """Whether a JSON file with input and result lies beside each item's files."""
+
+    @field_validator("dir")
+    @classmethod
+    def _check_dir(cls, value: str) -> str:
+        if not value.strip() or "\0" in value:
+            raise ValueError("a folder is needed")
+        if "{{" in value or "{%" in value:
+            raise ValueError("all items share one folder; put templates into output.name, which may make folders")
+        return value
+
+
+def _auto(value: Any) -> Any:
+    return None if value == "auto" else value
+
+
+class LimitsSpec(Section):
+    """How fast, and how much at once."""
+
+    in_flight: Annotated[
+        int | None,
+        # A request in flight costs a task and a place in the poll schedule; fal's own caps are far lower.
+        Field(ge=1, le=10_000),
+        BeforeValidator(_auto),
+        Expected("auto, or a whole number from 1 to 10000"),
+    ] = None
+    """Jobs at fal at the same time; None ("auto") learns what fal takes."""
+    submits_per_s: _Rate = 50
+    """Jobs handed to fal per second, at most."""
+    polls_per_s: _Rate = 50
+    """Questions "is it done?" per second, over all jobs, at most."""
+    downloads: Annotated[
+        # Each holds a connection, a file handle and a buffer; the usual limit is 1024 handles.
+        int, Field(ge=1, le=1000), Expected("a whole number from 1 to 1000")
+    ] = 16
+    """Files downloaded at the same time."""
+
+
+class RetrySpec(Section):
+    """When and how often a refused or failed call is made again."""
+
+    attempts: Annotated[
+        # With cap_s between them, more would hide a lasting trouble for hours.
+        int, Field(ge=1, le=20), Expected("a whole number from 1 to 20")
+    ] = 4
+    """Tries to get one job accepted, the first included."""
+    first_s: Annotated[float, Field(gt=0, le=3600), Expected("a number of seconds above 0, at most 3600")] = 1.0
+    """Longest wait in seconds before the second try; it doubles from try to try."""
+    cap_s: Annotated[
+        # Beyond an hour, stopping and running again later serves better than waiting.
+        float, Field(gt=0, le=3600), Expected("a number of seconds above 0, at most 3600")
+    ] = 60.0
+    """Longest wait in seconds before any try."""
+    budget: Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1 (a share of all calls)")] = 0.2
+    """Share of all calls that may be repetitions, over the whole batch."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.cap_s < self.first_s:
+            raise ValueError("retry.cap_s must not be below retry.first_s")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLimit:
+    """How many failed jobs end a run; exactly one of the two is set."""
+
+    count: int | None
+    """Failed jobs that are still accepted."""
+    share: float | None
+    """Failed jobs that are still accepted, as a share (0 to 1) of those that ended."""
+
+
+def _failure_limit(value: Any) -> FailureLimit | None:
+    if value is None or isinstance(value, FailureLimit):
+        return value
+    if type(value) is int and value >= 0:
+        return FailureLimit(count=value, share=None)
+    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if found and float(found[1]) <= 100:
+        return FailureLimit(count=None, share=float(found[1]) / 100)
+    raise AssertionError  # pydantic words it; Checker says what is expected instead
+
+
+class BudgetSpec(Section):
+    """What ends a run early."""
+
+    later: ClassVar = {
+        "max_cost": "remove it; try a few items first with --limit",
+        "unit_price": "remove it; prices are not reckoned yet",
+    }
+
+    max_failures: Annotated[
+        FailureLimit | None,
+        BeforeValidator(_failure_limit),
+        Expected('a whole number of jobs, or a share such as "5%"'),
+    ] = None
+    """Failures after which nothing more is submitted; None goes on to the end."""

@@ -1,0 +1,273 @@
+"""What a manifest says. The one place where a YAML document becomes typed values, and where its mistakes are found.
+
+`parse_manifest` never stops at the first mistake: sections are checked one by one, and each may be wrong in
+several ways. Templates are checked here as far as that is possible without rows.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Final
+
+from falbatch.core import template
+from falbatch.core.limits import BudgetSpec, LimitsSpec, OutputSpec, RetrySpec
+from falbatch.core.matrix import Matrix, parse_matrix, parse_zip
+from falbatch.core.model import Mode
+from falbatch.core.naming import NameProblem, safe_name
+from falbatch.core.problems import nearest, shown
+from falbatch.core.request import RequestSpec
+from falbatch.core.rows import RowsSpec, holds_template, parse_rows
+from falbatch.core.schema import Checker, dotted
+from falbatch.core.yamltext import Marks, Path, load
+from falbatch.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from falbatch.core.faults import Fault
+
+VERSION: Final = 1
+"""The manifest version that this program reads."""
+MAX_REPEAT: Final = 10_000
+"""Replicas of one job: more are a slip of the hand."""
+RESERVED: Final = frozenset({"row", "vars", "index", "replica", "omit", "range", "dict", "namespace", "loop"})
+"""Names that templates know already."""
+
+_KEYS: Final = frozenset(
+    {"version", "name", "endpoint", "mode", "vars", "rows", "matrix", "zip", "repeat", "input", "output"}
+    | {"limits", "retry", "budget", "request"}
+)
+_LATER: Final = {"steps": "use one manifest for each endpoint"}
+_LATER_MODES: Final = frozenset({"run", "stream", "realtime"})
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_JINJA_WORDS: Final = frozenset(
+    {"and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None"}
+)
+_CONSTANTS: Final = ("vars", "matrix", "zip")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest without mistakes, as far as they show without its rows."""
+
+    source: str
+    """The file as the user named it."""
+    version: int
+    name: str
+    """Name of the batch; the file's stem unless given."""
+    endpoint: str
+    """Endpoint id; may be a template."""
+    mode: Mode
+    vars: Mapping[str, Any]
+    """Name → constant, for templates."""
+    rows: RowsSpec | None
+    matrix: Matrix
+    zip: Mapping[str, Sequence[Any]]
+    """Name → values; all of one length."""
+    repeat: int
+    """Replicas of each combination, at least 1."""
+    input: dict[str, Any]
+    """What the endpoint is given; texts may be templates."""
+    output: OutputSpec
+    limits: LimitsSpec
+    retry: RetrySpec
+    budget: BudgetSpec
+    request: RequestSpec
+    marks: Marks = field(repr=False, compare=False)
+    """Where everything stands."""
+
+    @property
+    def template_names(self) -> frozenset[str]:
+        """The names that templates may use, besides Jinja's own."""
+        names = {*self.vars, *self.matrix.names, *self.zip, "index", "replica", "omit"}
+        return frozenset(names | {"row"} if self.rows else names)
+
+    def line_of(self, path: Path) -> tuple[int, int]:
+        """Line and column (1-based) of the key or list entry at `path`, or of the nearest thing around it."""
+        place = self.marks.key(path)
+        return place.line, place.column
+
+    def problem(self, path: Path, fault: Fault, *, where: str = "") -> Problem:
+        """`fault` of the template at `path`, placed; `where` names the item it was met with."""
+        what = f"{fault.what} ({where})" if where else fault.what
+        return Problem(self.source, *self.marks.text(path, fault.line), f"{dotted(path)}: {what}", fault.hint)
+
+
+def parse_manifest(text: bytes, *, source: str) -> Manifest:
+    """The manifest that the bytes of a YAML file hold. Raises ManifestError with every mistake found."""
+    data, marks = load(text, source=source)
+    check = Checker(source, data, marks)
+    for key in data:
+        if key in _LATER:
+            check.later_key((key,), _LATER[key])
+        elif key not in _KEYS:
+            check.unknown_key((key,), _KEYS)
+    name = _name(check)
+    output = check.section("output", OutputSpec)
+    manifest = Manifest(
+        source=source,
+        version=_version(check),
+        name=name,
+        endpoint=_endpoint(check),
+        mode=_mode(check),
+        vars=_vars(check),
+        rows=parse_rows(check),
+        matrix=parse_matrix(check),
+        zip=parse_zip(check),
+        repeat=_repeat(check),
+        input=_input(check),
+        output=output if output.dir else output.model_copy(update={"dir": f"outputs/{name}"}),
+        limits=check.section("limits", LimitsSpec),
+        retry=check.section("retry", RetrySpec),
+        budget=check.section("budget", BudgetSpec),
+        request=check.section("request", RequestSpec),
+        marks=marks,
+    )
+    _check_names(check, manifest)
+    _check_templates(check, manifest)
+    check.log.raise_if_any()
+    return manifest
+
+
+def _version(check: Checker) -> int:
+    version = check.data.get("version", VERSION)
+    if type(version) is not int or version < 1:
+        check.wrong(("version",), f"version must be {VERSION}, not {shown(version)}")
+    elif version > VERSION:
+        what = f"version {shown(version)} is newer than this program, which reads version {VERSION}"
+        check.wrong(("version",), what, "update falbatch")
+    return VERSION
+
+
+def _name(check: Checker) -> str:
+    stem = PurePath(check.source).stem
+    given = check.data.get("name")
+    if given is None:
+        made = safe_name(stem.replace("\\", "_"))
+        return "batch" if isinstance(made, NameProblem) else made
+    if not isinstance(given, str):
+        hint = f'write name: "{shown(given)}"'
+        check.wrong(("name",), f"name must be text, not {shown(given)}", hint)
+    elif template.is_template(given):
+        check.wrong(("name",), "name is one name for the whole batch, not a template", "see output.name")
+    elif "/" in given or safe_name(given) != given:
+        hint = "use letters, digits, spaces, . _ and -"
+        check.wrong(("name",), f"name must be usable as a folder's name, not {shown(given)}", hint)
+    else:
+        return given
+    return "batch"
+
+
+def _endpoint(check: Checker) -> str:
+    endpoint = check.data.get("endpoint")
+    if "endpoint" not in check.data:
+        check.wrong((), "endpoint is missing", "for example: endpoint: fal-ai/flux/dev")
+    elif not isinstance(endpoint, str) or not endpoint.strip():
+        what = f"endpoint must be an endpoint id, not {shown(endpoint)}"
+        check.wrong(("endpoint",), what, "for example: fal-ai/flux/dev")
+    else:
+        return endpoint
+    return ""
+
+
+def _mode(check: Checker) -> Mode:
+    word = check.data.get("mode", Mode.QUEUE)
+    if isinstance(word, str) and word in _LATER_MODES:
+        check.wrong(("mode",), f"mode: {word} is not supported by this version yet", "use mode: queue")
+    elif word not in list(Mode):
+        hint = nearest(str(word), [*Mode, *_LATER_MODES])
+        check.wrong(("mode",), f"mode must be queue, not {shown(word)}", hint)
+    return Mode.QUEUE
+
+
+def _vars(check: Checker) -> dict[str, Any]:
+    data = check.data.get("vars")
+    return {} if data is None else check.mapping(("vars",), data, "a mapping of names to values") or {}
+
+
+def _repeat(check: Checker) -> int:
+    repeat = check.data.get("repeat", 1)
+    if type(repeat) is int and 1 <= repeat <= MAX_REPEAT:
+        return repeat
+    what = f"repeat must be a whole number from 1 to {MAX_REPEAT}, not {shown(repeat)}"
+    check.wrong(("repeat",), what)
+    return 1
+
+
+def _input(check: Checker) -> dict[str, Any]:
+    path: Path = ("input",)
+    if "input" not in check.data:
+        hint = 'for example: input: {prompt: "a cat"}; write input: {} for none'
+        check.wrong((), "input is missing: what the endpoint is given", hint)
+        return {}
+    data = check.mapping(path, check.data["input"], "a mapping of the endpoint's input")
+    for inner, value in _walk(data or {}, path):
+        if isinstance(value, dict) and len(value) == 1:
+            if "file" in value:
+                hint = "upload the file yourself and give its URL"
+                check.wrong(inner, f"{dotted(inner)}: {{file: …}} is not supported by this version yet", hint)
+            elif value == {"derive": True}:
+                hint = 'give a number, or "{{ seed }}" with a matrix'
+                check.wrong(inner, f"{dotted(inner)}: {{derive: true}} is not supported by this version yet", hint)
+    return data or {}
+
+
+def _walk(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """Every value inside `value` with its path, itself included."""
+    yield path, value
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, entry in inner:
+        yield from _walk(entry, (*path, step))
+
+
+def _names(manifest: Manifest) -> Iterator[tuple[str, Path]]:
+    """Every name that the manifest gives to templates, and where."""
+    for name in manifest.vars:
+        yield name, ("vars", name)
+    for name in manifest.matrix.axes:
+        yield name, ("matrix", name)
+    for number, entry in enumerate(manifest.matrix.include):
+        for name in entry:
+            if name not in manifest.matrix.axes:
+                yield name, ("matrix", "include", number, name)
+    for name in manifest.zip:
+        yield name, ("zip", name)
+
+
+def _check_names(check: Checker, manifest: Manifest) -> None:
+    seen: dict[str, Path] = {}
+    for name, path in _names(manifest):
+        if not _NAME.fullmatch(name) or name in _JINJA_WORDS:
+            what = f"{shown(name)} cannot be used as a name in templates"
+            check.wrong_key(path, what, "use letters, digits and _, not beginning with a digit")
+        elif name in RESERVED:
+            check.wrong_key(path, f'"{name}" is a name that templates know already', "choose another")
+        elif name in seen and not path[:2] == seen[name][:2] == ("matrix", "include"):
+            line = check.marks.key(seen[name]).line
+            what = f'"{name}" is given twice: as {dotted(seen[name])} on line {line} and as {dotted(path)}'
+            check.wrong_key(path, what, "rename one")
+        seen.setdefault(name, path)
+    for section in _CONSTANTS:
+        for path, value in _walk(check.data.get(section), (section,)):
+            if isinstance(value, str) and holds_template(value):
+                what = f"{dotted(path)}: templates are not rendered here"
+                check.wrong(path, what, "templates belong into input, endpoint and output.name")
+
+
+def _check_templates(check: Checker, manifest: Manifest) -> None:
+    if "rows" in check.data and manifest.rows is None:
+        known = manifest.template_names | {"row"}  # rows are wrong, which is said already
+    else:
+        known = manifest.template_names
+    texts = [(("endpoint",), manifest.endpoint), *_walk(manifest.input, ("input",))]
+    if manifest.output.name is not None:
+        texts.append((("output", "name"), manifest.output.name))
+    for path, text in texts:
+        if isinstance(text, str) and template.is_template(text):
+            for fault in template.check(text, known):
+                check.log.add(manifest.problem(path, fault))
+    if manifest.rows and manifest.rows.where:
+        for fault in template.check_condition(manifest.rows.where, frozenset(manifest.vars) | {"row"}):
+            check.log.add(manifest.problem(("rows", "where"), fault))

@@ -1,0 +1,365 @@
+"""The language of templates: Jinja, sandboxed, strict about undefined names, with nothing left to chance.
+
+A text that is exactly one `{{ expression }}` keeps the expression's type; anything else gives text. Different
+from plain Jinja: a mapping's entries win over its methods (`row.items` is the column); `int` and `float` refuse
+what is no number unless a default is given; `slug` makes a slug; `tojson` does not escape for HTML; `random` and
+`lipsum` are gone; null, lists and mappings mixed into text are refused ("None portrait" would cost money);
+`omit` as a whole value leaves that value out; there are no other files to include.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import jinja2
+from jinja2 import defaults, filters, meta, nodes, runtime, sandbox
+from jinja2.exceptions import SecurityError
+from jinja2.utils import missing
+
+from falbatch.core.faults import OMIT, Fault, Omit, TemplateError, missing_entry, missing_name, not_text
+from falbatch.core.jsonvalue import MAX_TEXT, to_json
+from falbatch.core.naming import slug
+from falbatch.core.problems import nearest, nearest_or_list, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_MAX_LOOP: Final = 10_000
+"""Numbers that one `range` in a template gives."""
+_MAX_PARTS: Final = 1_000_000
+"""Pieces one text may be put together from: ends loops within loops."""
+_MAX_BITS: Final = 4096
+"""Bits of a reckoned integer: keeps `9 ** 9 ** 9` from filling the memory."""
+_WIDE: Final = re.compile(r"\d{7}|\*|\{[^{}]*\{")
+"""A format with a width of millions, or one given as an argument."""
+_RESULT: Final = "_value"
+_REFUSED: Final = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.Block)
+
+
+class _MissingNameError(jinja2.UndefinedError):
+    def __init__(self, owner: Any, name: str, message: str | None = None) -> None:
+        super().__init__(message)
+        self.owner = owner
+        self.name = name
+
+
+class _NotTextError(Exception):
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+
+class _Missing(jinja2.StrictUndefined):
+    """Remembers what was looked for, so that the message can name the nearest right word."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        hint: str | None = None,
+        obj: Any = missing,
+        name: str | None = None,
+        exc: Any = jinja2.UndefinedError,
+    ) -> None:
+        blame: Any = functools.partial(_MissingNameError, obj, str(name)) if exc is jinja2.UndefinedError else exc
+        super().__init__(hint, obj, name, blame)
+
+
+class _Environment(sandbox.ImmutableSandboxedEnvironment):
+    """The sandbox. Never changed once built, so one serves everybody."""
+
+    intercepted_binops = frozenset(["*", "**", "%"])
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+    def call_binop(self, context: runtime.Context, operator: str, left: Any, right: Any) -> Any:
+        _check_size(operator, left, right)
+        return super().call_binop(context, operator, left, right)
+
+    def call(self, context: runtime.Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
+        # methods of text are the only ones that pad or repeat
+        owner = getattr(obj, "__self__", None)
+        if isinstance(owner, str):
+            if obj.__name__ in ("format", "format_map"):
+                _check_format(owner)
+            else:
+                _check_arguments(args)
+        return super().call(context, obj, *args, **kwargs)
+
+
+def _check_size(operator: str, left: Any, right: Any) -> None:
+    if isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
+        too_big = operator != "%" and bits > _MAX_BITS
+    elif operator == "*":
+        items = max((len(side) for side in (left, right) if hasattr(side, "__len__")), default=0)
+        times = max((side for side in (left, right) if isinstance(side, int)), default=0)
+        too_big = items * times > MAX_TEXT
+    else:
+        too_big = operator == "%" and isinstance(left, str) and bool(_WIDE.search(left))
+    if too_big:
+        raise SecurityError(f"{operator} would give too large a value")
+
+
+def _check_format(text: str) -> None:
+    if _WIDE.search(text):
+        raise SecurityError("this format is too wide")
+
+
+def _check_arguments(arguments: tuple[Any, ...]) -> None:
+    if any(isinstance(argument, int) and abs(argument) > MAX_TEXT for argument in arguments):
+        raise SecurityError("this number is too large here")
+
+
+def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that pads or fills, refusing to do so by millions."""
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        _check_arguments((*args[1:], *kwargs.values()))
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def _range(*bounds: int) -> range:
+    numbers = range(*bounds)
+    if len(numbers) > _MAX_LOOP:
+        raise SecurityError(f"a range in a template may have {_MAX_LOOP:,} numbers")
+    return numbers
+
+
+def _format(value: str, *args: Any, **kwargs: Any) -> str:
+    _check_format(str(value))
+    return filters.do_format(value, *args, **kwargs)
+
+
+def _int(value: Any, default: Any = missing, base: int = 10) -> int:
+    if default is not missing:
+        return filters.do_int(value, default, base)
+    try:
+        number = int(value, base) if isinstance(value, str) else int(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{shown(value)} is not a whole number") from None
+    if isinstance(value, float) and number != value:
+        raise ValueError(f"{shown(value)} is not a whole number (round it first)")
+    return number
+
+
+def _float(value: Any, default: Any = missing) -> float:
+    if default is not missing:
+        return filters.do_float(value, default)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{shown(value)} is not a number")
+    return number
+
+
+def _slug(value: Any) -> str:
+    if value is None:
+        raise ValueError("null has no slug; write | default('none', true) | slug")
+    return slug(str(value))
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    return json.dumps(to_json(value), ensure_ascii=False, indent=indent)
+
+
+def _as_text(value: Any) -> Any:
+    """Refuse what nobody means to see inside a text; Jinja calls this for each `{{ … }}` of one."""
+    if value is None or isinstance(value, (Omit, list, tuple, dict, set)) or callable(value):
+        raise _NotTextError(value)
+    return value
+
+
+@functools.cache
+def _environment() -> _Environment:
+    environment = _Environment(undefined=_Missing, keep_trailing_newline=True, finalize=_as_text)
+    padding = {name: _bounded(environment.filters[name]) for name in ("batch", "center", "indent", "slice")}
+    environment.filters |= padding
+    environment.filters |= {"format": _format, "int": _int, "float": _float, "slug": _slug, "tojson": _tojson}
+    del environment.filters["random"]  # the same manifest must give the same jobs
+    environment.globals = {"range": _range, "dict": dict, "namespace": defaults.DEFAULT_NAMESPACE["namespace"]}
+    return environment
+
+
+def global_names() -> dict[str, Any]:
+    """What every template sees besides the item's own names; part of each context given to `render`."""
+    return {**_environment().globals, "omit": OMIT}
+
+
+def is_template(text: str) -> bool:
+    """Whether `text` is more than a constant."""
+    return "{{" in text or "{%" in text or "{#" in text
+
+
+class Template:
+    """One text of the manifest, compiled."""
+
+    __slots__ = ("_is_expression", "_parts", "_template", "source")
+
+    def __init__(self, source: str) -> None:
+        """Compile `source`, which `check` has found good."""
+        self.source = source
+        expressions = _expressions(source)
+        self._is_expression = len(expressions) == 1 and expressions[0].whole
+        self._template = _compiled(expressions[0].text) if self._is_expression else _environment().from_string(source)
+        self._parts: list[tuple[str, jinja2.Template]] | None = None
+
+    def names(self) -> frozenset[str]:
+        """The names it takes from its context."""
+        return frozenset(meta.find_undeclared_variables(_environment().parse(self.source)))
+
+    def render(self, context: dict[str, Any]) -> Any:
+        """JSON (or OMIT) for one item. `context` holds `global_names()`; it is not changed.
+
+        Raises TemplateError, whatever went wrong inside.
+        """
+        try:
+            if self._is_expression:
+                value = _value(self._template, context)
+                return value if value is OMIT else to_json(value)
+            return to_json(_text(self._template, context))
+        except Exception as error:
+            raise TemplateError(self._fault(error, context)) from error
+
+    def _fault(self, error: Exception, context: dict[str, Any]) -> Fault:
+        match error:
+            case _MissingNameError():
+                if error.owner is missing:
+                    return missing_name(error.name)
+                return missing_entry(error.owner, error.name, self.source)
+            case _NotTextError():
+                return not_text(error.value, self._culprit(context))
+            case SecurityError():
+                return Fault(f"the template does what it may not: {error}")
+            case MemoryError() | RecursionError():
+                return Fault("the template needs too much memory")
+            case _:
+                return Fault(str(error) or type(error).__name__, cause=type(error).__name__)
+
+    def _culprit(self, context: dict[str, Any]) -> str:
+        """The expression of this text that is no text, or "" if it stands inside a loop or condition."""
+        if self._parts is None:
+            self._parts = [(part.text.strip(), _compiled(part.text)) for part in _expressions(self.source)]
+        for text, template in self._parts:
+            try:
+                _as_text(_value(template, context))
+            except _NotTextError:
+                return text
+            except Exception:  # noqa: BLE001, S112  (it needs a name that a loop sets: not this one)
+                continue
+        return ""
+
+
+def _compiled(expression: str) -> jinja2.Template:
+    return _environment().from_string("{% set " + _RESULT + " = " + expression + " %}")
+
+
+def _value(template: jinja2.Template, context: dict[str, Any]) -> Any:
+    made = template.new_context(context, shared=True)
+    for _ in template.root_render_func(made):
+        pass
+    value = made.vars[_RESULT]
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises, saying what is missing
+    return value
+
+
+def _text(template: jinja2.Template, context: dict[str, Any]) -> str:
+    parts: list[str] = []
+    size = 0
+    for part in template.root_render_func(template.new_context(context, shared=True)):
+        size += len(part)
+        parts.append(part)
+        if size > MAX_TEXT or len(parts) > _MAX_PARTS:
+            raise ValueError(f"the text grows beyond {MAX_TEXT:,} characters")
+    return "".join(parts)
+
+
+class _Expression(NamedTuple):
+    text: str
+    whole: bool
+
+
+def _expressions(source: str) -> list[_Expression]:
+    """The `{{ … }}` of `source`; `whole` when there is nothing else."""
+    found: list[str] = []
+    outside = inside = False
+    for _, kind, token in _environment().lex(source):
+        if kind == "variable_begin":
+            found.append("")
+            inside = True
+        elif kind == "variable_end":
+            inside = False
+        elif inside:
+            found[-1] += token
+        else:
+            outside = True
+    return [_Expression(text, not outside and len(found) == 1) for text in found]
+
+
+def check(source: str, known: frozenset[str]) -> list[Fault]:
+    """Everything wrong with a template that can be known without an item; `known` are the names items have."""
+    environment = _environment()
+    try:
+        tree = environment.parse(source)
+    except jinja2.TemplateSyntaxError as error:
+        return [Fault(f"the template is not valid: {error.message}", line=error.lineno)]
+    faults = [*_refused(tree), *_unknown_words(tree), *_unknown_names(tree, known)]
+    if not faults:
+        try:
+            environment.compile(tree)
+            Template(source)
+        except jinja2.TemplateError as error:
+            faults.append(Fault(f"the template is not valid: {error.message}", line=getattr(error, "lineno", 1)))
+    return faults
+
+
+def check_condition(text: str, known: frozenset[str]) -> list[Fault]:
+    """Like `check`, for a `where`: one expression, with or without `{{ }}`."""
+    source = condition(text)
+    faults = check(source, known)
+    if not faults and not any(part.whole for part in _expressions(source)):
+        faults.append(Fault("where must be one expression", "for example: row.age | int > 30"))
+    return faults
+
+
+def condition(text: str) -> str:
+    """A `where` as a one-expression template."""
+    stripped = text.strip()
+    return stripped if is_template(stripped) else "{{ " + stripped + " }}"
+
+
+def _refused(tree: nodes.Template) -> Iterator[Fault]:
+    for node in tree.find_all(_REFUSED):
+        word = type(node).__name__.lower()
+        yield Fault(f"{{% {word} %}} has no meaning here", "a template stands alone", node.lineno)
+
+
+def _unknown_words(tree: nodes.Template) -> Iterator[Fault]:
+    environment = _environment()
+    for found in tree.find_all((nodes.Filter, nodes.Test)):
+        kind = "filter" if isinstance(found, nodes.Filter) else "test"
+        known = environment.filters if kind == "filter" else environment.tests
+        name = getattr(found, "name", "")
+        if name not in known:
+            yield Fault(f'there is no {kind} "{name}"', nearest(name, known), found.lineno)
+
+
+def _unknown_names(tree: nodes.Template, known: frozenset[str]) -> Iterator[Fault]:
+    undeclared = meta.find_undeclared_variables(tree) - known - set(global_names())
+    for name in sorted(undeclared):
+        lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == name]
+        hint = "the manifest has no rows" if name == "row" else nearest_or_list(name, known)
+        yield Fault(f"{name} does not exist", hint, min(lines, default=1))

@@ -1,0 +1,399 @@
+"""HTTP as falbatch needs it: one exchange in, one reply or one honest failure out. The only file that knows
+an HTTP library, so that another can take its place.
+
+    caller ─▶ gate ─▶ [httpx.AsyncClient, if the caller gave one] ─▶ aiohttp's connections
+
+httpx's API is the door (event hooks, custom transports, mounts); without anybody at the door AsyncClient is
+passed by, which halves the cost of a request. Nothing is retried and no redirect is followed here.
+Library exceptions hold the request with its headers, so ours are raised without them as cause or context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import aiohttp
+import httpx
+import yarl
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import DefaultResolver
+from httpx_aiohttp import AiohttpTransport
+from httpx_aiohttp.transport import AiohttpResponseStream, map_aiohttp_exceptions
+
+from falbatch.errors import ReplyError, TransportError
+from falbatch.fal.addresses import is_allowed, is_ip_literal
+from falbatch.fal.exchange import WORDS, CutReply, Reply, StreamReply, TransportSettings, label_of
+from falbatch.fal.gate import Gate
+from falbatch.fal.proxies import DIRECT, Proxy, environment_proxies, proxy_for
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["ClientFactory", "CutReply", "Reply", "StreamReply", "Transport", "TransportSettings"]
+
+MAX_HEADER_BYTES: Final = 32 * 1024
+"""Of one header line. All of fal's stay under 16 KB (fal-protocol §8.5), aiohttp's default is 8 KB."""
+
+DNS_TTL_S: Final = 60
+"""aiohttp asks again after 10 s; fal's addresses change rarely, and a lookup needs a thread."""
+
+IDLE_S: Final = 60.0
+"""A download that is silent for this long has died."""
+
+ClientFactory = Callable[[httpx.AsyncBaseTransport], httpx.AsyncClient]
+"""Makes the client that stands at the door from the transport that it must use."""
+
+
+class Transport:
+    """Sends requests; use as an async context manager, one per process and purpose, under asyncio.
+
+    `client_factory` puts an httpx.AsyncClient of the caller's in front (hooks, mounts); `transport` replaces
+    aiohttp underneath (proxies of another kind, mocks): `settings` about connections then bind nobody.
+    TransportError's `kind` is one of errors.py's words, or `refused_address` (`public_only` forbade it).
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: TransportSettings | None = None,
+        client_factory: ClientFactory | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._settings = settings or TransportSettings()
+        self._client_factory = client_factory
+        self._inner: httpx.AsyncBaseTransport | None = transport
+        self._client: httpx.AsyncClient | None = None
+        self._gate = Gate(self._settings.gate)
+        self._resources = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        inner = self._inner or _ExactTransport(self._settings)
+        if self._client_factory is None:
+            self._inner = await self._resources.enter_async_context(inner)
+            return self
+        logger = logging.getLogger("httpx")
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)  # its INFO line per request costs 18 µs and shows whole URLs
+        self._inner = inner
+        self._client = await self._resources.enter_async_context(self._client_factory(inner))
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._resources.aclose()
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+        max_bytes: int,
+    ) -> Reply:
+        """One exchange, body read whole, at most `max_bytes` of it (decompressed).
+
+        `timeout_s` bounds the wait at the gate (then nothing was sent) and, apart from it, the exchange.
+        Raises TransportError; CutReply when only the head came; ReplyError for a body beyond `max_bytes`.
+        """
+        label = label_of(method, url)
+        request = self._request(method, self._checked(url, label), headers, body, timeout_s, None)
+        head: httpx.Response | None = None
+        await self._gate.enter(timeout_s, label)
+        try:
+            async with asyncio.timeout(timeout_s):
+                head = await self._send(request)
+                try:
+                    content = await _read(head, max_bytes, label)
+                finally:
+                    await head.aclose()
+            return Reply(head.status_code, _header_map(head), content)
+        except _LIBRARY_ERRORS as error:
+            failure = _failure(error, label, head)
+        finally:
+            self._gate.leave()
+        raise failure
+
+    @asynccontextmanager
+    async def stream(
+        self, url: str, *, headers: Mapping[str, str], timeout_s: float, idle_s: float = IDLE_S
+    ) -> AsyncIterator[StreamReply]:
+        """GET `url` for its bytes as they lie on the server (`Accept-Encoding: identity`).
+
+        `timeout_s` bounds the wait at the gate and then the whole exchange; `idle_s` each silence in it.
+        The gate is held until the block ends; leaving early closes the connection.
+        """
+        label = label_of("GET", url)
+        wanted = {**headers, "accept-encoding": "identity"}
+        request = self._request("GET", self._checked(url, label), wanted, None, timeout_s, idle_s)
+        await self._gate.enter(timeout_s, label)
+        try:
+            deadline = asyncio.get_running_loop().time() + timeout_s
+            head = await self._open(request, label, timeout_s)
+            try:
+                yield StreamReply(head.status_code, _header_map(head), lambda: _chunks(head, deadline, label))
+            finally:
+                await head.aclose()
+        finally:
+            self._gate.leave()
+
+    async def _open(self, request: httpx.Request, label: str, timeout_s: float) -> httpx.Response:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._send(request)
+        except _LIBRARY_ERRORS as error:
+            failure = _failure(error, label, None)
+        raise failure
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        if self._client is not None:
+            return await self._client.send(request, stream=True, follow_redirects=False)
+        if self._inner is None:
+            raise RuntimeError("a Transport is used outside its context")
+        return await self._inner.handle_async_request(request)
+
+    def _request(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+        idle_s: float | None,
+    ) -> httpx.Request:
+        # Under the deadline of the whole, so that a connect that hangs is told apart from a reply that does.
+        connect_s = min(self._settings.connect_timeout_s, timeout_s / 2)
+        limits = {"connect": connect_s, "read": idle_s, "write": None, "pool": connect_s}
+        wanted = {"accept": "*/*", "accept-encoding": "gzip, deflate", **headers}
+        return httpx.Request(method, url, headers=wanted, content=body, extensions={"timeout": limits})
+
+    def _checked(self, url: str, label: str) -> httpx.URL:
+        """`url` parsed; TransportError when it is none, or is an address that no resolver would check."""
+        try:
+            parsed = _parsed(url)
+        except httpx.InvalidURL:
+            parsed = None
+        if parsed is None or parsed.scheme not in {"http", "https"} or not parsed.host:
+            raise TransportError(f"{label}: this is not an http URL", sent=False, kind="protocol")
+        host, loopback = parsed.host, self._settings.allow_loopback
+        if self._settings.public_only and is_ip_literal(host) and not is_allowed(host, allow_loopback=loopback):
+            raise TransportError(f"{label}: not a public address", sent=False, kind="refused_address")
+        return parsed
+
+
+class _ExactTransport(AiohttpTransport):
+    """httpx-aiohttp with our session, two things put right: URLs travel as given (yarl would decode `%2C`,
+    which breaks signed URLs), and each origin's proxy is looked up once."""
+
+    def __init__(self, settings: TransportSettings) -> None:
+        context = settings.ssl_context or _process_ssl_context(settings.trust_env)
+        self._settings = settings
+        self._proxies = environment_proxies() if settings.trust_env else DIRECT
+        self._routes: dict[tuple[str, str], Proxy | None] = {}
+        self._exempt: set[str] = set()
+        super().__init__(verify=context, trust_env=False, client=self._new_session)
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        settings = self._settings
+        resolver = _PublicResolver(settings.allow_loopback, self._exempt) if settings.public_only else None
+        connector = aiohttp.TCPConnector(
+            limit=max(settings.connections, settings.gate),
+            ttl_dns_cache=DNS_TTL_S,
+            keepalive_timeout=settings.keepalive_s,
+            ssl=self.ssl_context,
+            resolver=resolver,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if not isinstance(self.client, aiohttp.ClientSession):
+            self.client = self._new_session()
+        limits = request.extensions["timeout"]
+        proxy = self._proxy(request.url)
+        with map_aiohttp_exceptions():
+            response = await self.client.request(
+                request.method,
+                yarl.URL(str(request.url), encoded=True),
+                headers=request.headers,
+                data=await request.aread() or None,
+                allow_redirects=False,
+                auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(connect=limits["connect"], sock_read=limits["read"]),
+                proxy=proxy.url if proxy else None,
+                proxy_headers=proxy.headers if proxy else None,
+            )
+        return httpx.Response(
+            response.status,
+            headers=response.raw_headers,
+            stream=AiohttpResponseStream(response),
+            request=request,
+        )
+
+    def _proxy(self, url: httpx.URL) -> Proxy | None:
+        if not self._proxies:
+            return None
+        place = (url.scheme, url.host)
+        if place not in self._routes:
+            self._routes[place] = found = proxy_for(*place, self._proxies)
+            if found:
+                self._exempt.add(found.host)
+        return self._routes[place]
+
+
+class _RefusedAddress(OSError):
+    """Raised inside aiohttp when a name has no address that `public_only` allows."""
+
+
+class _PublicResolver(AbstractResolver):
+    """The default resolver, less the addresses that nobody outside should make us connect to.
+
+    Connections are made to the very addresses returned here, so a name cannot change its mind in between.
+    """
+
+    def __init__(self, allow_loopback: bool, exempt: set[str]) -> None:
+        self._inner = DefaultResolver()
+        self._allow_loopback = allow_loopback
+        self._exempt = exempt
+
+    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        if host in self._exempt:
+            return found
+        allowed = [one for one in found if is_allowed(one["host"], allow_loopback=self._allow_loopback)]
+        if not allowed:
+            raise _RefusedAddress(f"{host} has no public address")
+        return allowed
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+@lru_cache
+def _process_ssl_context(trust_env: bool) -> ssl.SSLContext:
+    """One context for all transports: making one costs 15 ms."""
+    return httpx.create_ssl_context(trust_env=trust_env)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(url: str) -> httpx.URL:
+    """Parsing costs 11 µs; a request's status URL is asked for several times, a submit URL thousands."""
+    return httpx.URL(url)
+
+
+def _header_map(response: httpx.Response) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
+
+
+def _raw(response: httpx.Response) -> AsyncIterable[bytes]:
+    """The body undecoded, without httpx's own checks and counting."""
+    if isinstance(response.stream, httpx.AsyncByteStream):
+        return response.stream
+    raise TypeError("the transport answered with a synchronous stream")
+
+
+async def _read(response: httpx.Response, max_bytes: int, label: str) -> bytes:
+    encoded = "content-encoding" in response.headers
+    stream = response.aiter_bytes() if encoded else _raw(response)
+    parts: list[bytes] = []
+    size = 0
+    async for part in stream:
+        size += len(part)
+        if size > max_bytes:
+            raise ReplyError(
+                f"{label}: the reply is larger than {max_bytes:,} bytes",
+                request_id=response.headers.get("x-fal-request-id", ""),
+            )
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _chunks(response: httpx.Response, deadline: float, label: str) -> AsyncIterator[bytes]:
+    """The raw body, until `deadline` (the loop's clock). The idle limit keeps every single wait short."""
+    now = asyncio.get_running_loop().time
+    try:
+        async for chunk in _raw(response):
+            if now() > deadline:
+                raise TimeoutError
+            yield chunk
+        return
+    except _LIBRARY_ERRORS as error:
+        failure = _failure(error, label, response)
+    raise failure
+
+
+_LIBRARY_ERRORS: Final = (
+    aiohttp.ClientError,
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
+    OSError,
+    TimeoutError,
+    UnicodeError,
+)
+"""All that aiohttp and httpx raise for the network's and the server's doings. Other exceptions are bugs."""
+
+_UNSENT: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (aiohttp.ConnectionTimeoutError, "connect"),
+    (aiohttp.ClientConnectorDNSError, "dns"),
+    (aiohttp.ClientSSLError, "tls"),
+    (aiohttp.ServerFingerprintMismatch, "tls"),
+    (aiohttp.ClientConnectorError, "connect"),
+    (aiohttp.ClientHttpProxyError, "connect"),
+    (aiohttp.InvalidURL, "protocol"),
+    (aiohttp.NonHttpUrlClientError, "protocol"),
+    (httpx.PoolTimeout, "pool"),
+    (httpx.ConnectTimeout, "connect"),
+    (httpx.ConnectError, "connect"),
+    (httpx.UnsupportedProtocol, "protocol"),
+    (httpx.InvalidURL, "protocol"),
+)
+"""Raised only before the first byte of a request leaves: read in aiohttp 3.12 to 3.14 (`connector.py`: all
+ClientConnectorErrors and the connect timeout come from `connect`) and httpcore 1.0; first match counts."""
+
+_SENT: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (httpx.TimeoutException, "timeout"),
+    (TimeoutError, "timeout"),
+    (aiohttp.ClientResponseError, "protocol"),
+    (httpx.ProtocolError, "protocol"),
+    (httpx.DecodingError, "protocol"),
+    (UnicodeError, "protocol"),
+)
+"""The rest may have reached the server: these by name, all others are a `reset`."""
+
+
+def _failure(error: Exception, label: str, head: httpx.Response | None) -> TransportError:
+    """The one place that decides what may have been sent. `head` is the reply's head, when one came."""
+    # httpx-aiohttp turns ServerDisconnectedError (after the request was read!) into ConnectTimeout: what
+    # aiohttp raised is the truth, what httpx calls it is not.
+    if isinstance(error, httpx.HTTPError) and isinstance(error.__cause__, aiohttp.ClientError):
+        error = error.__cause__
+    if head is None:
+        if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(error.os_error, _RefusedAddress):
+            return TransportError(f"{label}: {error.os_error}", sent=False, kind="refused_address")
+        for known, kind in _UNSENT:
+            if isinstance(error, known):
+                return TransportError(f"{label}: {_reason(error, kind)}", sent=False, kind=kind)
+    kind = next((kind for known, kind in _SENT if isinstance(error, known)), "reset")
+    message = f"{label}: {_reason(error, kind)}"
+    if head is None:
+        return TransportError(message, sent=True, kind=kind)
+    request_id = head.headers.get("x-fal-request-id", "")
+    return CutReply(message, kind=kind, status=head.status_code, request_id=request_id)
+
+
+def _reason(error: Exception, kind: str) -> str:
+    """Words for `kind`, with the system's own where there are any; never `str(error)`: it holds the URL."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    detail = cause.strerror if isinstance(cause, OSError) else None
+    return f"{WORDS[kind]} ({detail})" if detail else WORDS[kind]

@@ -1,0 +1,236 @@
+"""Faults on demand: what a rule is, and which rule meets a call. No effects; carrying one out is `misbehave`.
+
+A rule's draws are a function of the seed, the rule and what it met, so the same scenario gives the same faults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final
+
+from falbatch.sandbox.ids import chance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class Where(StrEnum):
+    """The calls that a rule can meet."""
+
+    SUBMIT = "submit"
+    STATUS = "status"
+    STATUS_STREAM = "status_stream"
+    RESULT = "result"
+    CANCEL = "cancel"
+    FILE = "file"
+
+
+class Do(StrEnum):
+    """What a rule does; what follows the colon in the rule's text is in brackets."""
+
+    STATUS = "status"
+    """[HTTP code] That reply instead of the true one; nothing is accepted unless the rule says `accepted`."""
+    DROP_BEFORE = "drop_before"
+    """The connection is reset before anything is done."""
+    DROP_AFTER = "drop_after"
+    """The call is carried out, then the connection is reset; a file is reset in the middle of its body."""
+    DELAY = "delay"
+    """[seconds] The call is carried out, its reply comes later."""
+    HANG = "hang"
+    """The call is carried out, its reply never comes."""
+    TRUNCATE = "truncate"
+    """Half the body, under the length of the whole, or under its own with `quiet`; one event of a stream."""
+    CORRUPT = "corrupt"
+    """A body of the right length and wrong content: garbled bytes, malformed JSON."""
+    WRONG_TYPE = "wrong_type"
+    """An HTML page under the true status and content type."""
+    REDIRECT = "redirect"
+    """[URL] A 307 to that place; nothing is done."""
+    REQUEUE = "requeue"
+    """The running request goes back to IN_QUEUE and runs again; meets only calls on running requests."""
+    FAIL = "fail"
+    """[type] The execution ends in that failure. Decided when the request is accepted."""
+    LOCK = "lock"
+    """The caller's account is locked, then the call is carried out."""
+    LATE = "late"
+    """[seconds] For so long after completion the result is still "in progress", the file still 404."""
+
+
+ALLOWED: Final[Mapping[Do, frozenset[Where]]] = {do: frozenset(Where) for do in Do} | {
+    Do.CORRUPT: frozenset(Where) - {Where.STATUS_STREAM},
+    Do.WRONG_TYPE: frozenset(Where) - {Where.STATUS_STREAM},
+    Do.REQUEUE: frozenset({Where.STATUS, Where.STATUS_STREAM}),
+    Do.FAIL: frozenset({Where.SUBMIT, Where.RESULT}),
+    Do.LOCK: frozenset(Where) - {Where.FILE},
+    Do.LATE: frozenset({Where.RESULT, Where.FILE}),
+}
+"""Which calls each fault makes sense for."""
+
+
+class Once(StrEnum):
+    """What a rule hits at most once."""
+
+    PATH = "path"
+    """The same URL path."""
+    INPUT = "input"
+    """The same endpoint and body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One fault rule, as `rules.parse_rule` made it."""
+
+    number: int
+    """0-based place among all rules ever added; part of its draws."""
+    source: Mapping[str, Any]
+    """The rule as given, to be shown and stored."""
+    where: Where
+    do: Do
+    amount: float = 0.0
+    """HTTP code, or seconds."""
+    word: str = ""
+    """URL, or failure type."""
+    p: float = 1.0
+    """Chance per match; with `once` per path or input, the same one at each try."""
+    nth: int | None = None
+    """Only this match, 1-based; None for all."""
+    times: int | None = None
+    """At most so many hits; None for no bound."""
+    endpoint: str = "*"
+    """fnmatch pattern over the full endpoint id."""
+    once: Once | None = None
+    retry_after: float | None = None
+    """Seconds, sent as Retry-After."""
+    body: Any = None
+    """Instead of the body that a status would carry: text, or JSON."""
+    nginx: bool = False
+    """The page of the ingress: HTML, no request id (fal-protocol §8.1)."""
+    accepted: bool = False
+    """For `status`: the call is carried out all the same."""
+    quiet: bool = False
+    """For `truncate`: the Content-Length is that of the short body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A call, as rules see it."""
+
+    where: Where
+    endpoint: str
+    path: str
+    input_key: str = ""
+    """A hash of the body; empty without one."""
+    is_running: bool = False
+    """The request called about is IN_PROGRESS."""
+    since_end_s: float | None = None
+    """Seconds since the request called about completed; None before."""
+
+
+@dataclass(slots=True)
+class _Counted:
+    """A rule with what became of it."""
+
+    rule: Rule
+    seen: int = 0
+    fired: int = 0
+    hits: set[str] = field(default_factory=set)
+    """What `once` keeps from being hit again."""
+
+
+class FaultBook:
+    """The rules in force, and their counters. Earlier rules win; each counts every call that it could meet."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._entries: list[_Counted] = []
+        self.next_number = 0
+        self.changes = 0
+        """Grows whenever there is something new to store."""
+
+    def add(self, rules: Iterable[Rule]) -> None:
+        """Put `rules` behind those in force."""
+        for rule in rules:
+            self._entries.append(_Counted(rule))
+            self.next_number = max(self.next_number, rule.number + 1)
+        self.changes += 1
+
+    def clear(self) -> None:
+        """Forget all rules and counters."""
+        self._entries.clear()
+        self.changes += 1
+
+    def meet(self, target: Target) -> Rule | None:
+        """The rule that hits this call's way over the wire, or None; `fail` rules are not asked."""
+        return self._pick(target, [e for e in self._entries if e.rule.do is not Do.FAIL])
+
+    def failure_for(self, endpoint: str, path: str, input_key: str) -> str | None:
+        """The failure in which a request accepted now will end, or None."""
+        entries = [e for e in self._entries if e.rule.do is Do.FAIL]
+        rule = self._pick(Target(Where.SUBMIT, endpoint, path, input_key), entries)
+        return rule.word if rule else None
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Rules with their counters, as `GET /sandbox/faults` shows them and the store keeps them."""
+        return [
+            {**entry.rule.source, "number": entry.rule.number, "seen": entry.seen, "fired": entry.fired}
+            | ({"hits": sorted(entry.hits)} if entry.hits else {})
+            for entry in self._entries
+        ]
+
+    def resume(self, rule: Rule, seen: int, fired: int, hits: Iterable[str]) -> None:
+        """Put a rule back with the counters that an earlier process had reached."""
+        self._entries.append(_Counted(rule, seen, fired, set(hits)))
+        self.next_number = max(self.next_number, rule.number + 1)
+
+    def _pick(self, target: Target, entries: list[_Counted]) -> Rule | None:
+        hit: Rule | None = None
+        for entry in entries:
+            if not applies(entry.rule, target):
+                continue
+            entry.seen += 1
+            self.changes += 1
+            if hit is None and self._fires(entry, _once_key(entry.rule, target)):
+                entry.fired += 1
+                hit = entry.rule
+        return hit
+
+    def _fires(self, entry: _Counted, once_key: str | None) -> bool:
+        rule = entry.rule
+        if rule.times is not None and entry.fired >= rule.times:
+            return False
+        if rule.nth is not None and entry.seen != rule.nth:
+            return False
+        if once_key is not None and once_key in entry.hits:
+            return False
+        place = entry.seen if once_key is None else once_key
+        if rule.p < 1 and chance(self._seed, "fault", rule.number, place) >= rule.p:
+            return False
+        if once_key is not None:
+            entry.hits.add(once_key)
+        return True
+
+
+def applies(rule: Rule, target: Target) -> bool:
+    """Whether `rule` could meet this call at all, chance and counters aside."""
+    where = Where.SUBMIT if rule.do is Do.FAIL else rule.where
+    if where is not target.where or not fnmatchcase(target.endpoint, rule.endpoint):
+        return False
+    match rule.do:
+        case Do.REQUEUE:
+            return target.is_running
+        case Do.LATE:
+            return target.since_end_s is not None and target.since_end_s < rule.amount
+        case _:
+            return True
+
+
+def _once_key(rule: Rule, target: Target) -> str | None:
+    match rule.once:
+        case None:
+            return None
+        case Once.PATH:
+            return target.path
+        case Once.INPUT:
+            return f"{target.endpoint} {target.input_key}"

@@ -1,0 +1,104 @@
+"""An HTTP reply as a value, and a call as a value: what routes and faults work on. No effects."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from falbatch.sandbox.faults import Target
+
+JSON_TYPE: Final = "application/json"
+
+
+class Ending(StrEnum):
+    """How a call ends without a reply."""
+
+    RESET = "reset"
+    """The connection is reset (TCP RST)."""
+    HANG = "hang"
+    """Nothing is sent until the client goes away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = JSON_TYPE
+    announced: int | None = None
+    """Content-Length to claim when it is not the body's; the connection then ends after the body."""
+    resets: bool = False
+    """With `announced`: the connection is reset after the body instead of closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """A reply that is written bit by bit: `next_chunk` gives the next bytes, None at the end."""
+
+    next_chunk: Callable[[], Awaitable[bytes | None]]
+    headers: Mapping[str, str]
+    status: int = 200
+    content_type: str = "text/event-stream"
+
+
+Outcome = Reply | EventStream | Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request, read in full."""
+
+    method: str
+    path: str
+    """Decoded path with its host prefix: `/queue/fal-ai/flux/dev`."""
+    tail: str
+    """`path` without the host prefix: `fal-ai/flux/dev`."""
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    """Case-insensitive."""
+    body: bytes
+    origin: str
+    """`http://127.0.0.1:8787`, as the client named us: what URLs in replies begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A call understood: what faults may match it by, and what carries it out."""
+
+    target: Target
+    run: Callable[[], Awaitable[Reply | EventStream]]
+    request_id: str = ""
+    """Of the request called about; empty when there is none yet."""
+    account: str = ""
+
+
+def dumps(value: object) -> bytes:
+    """Compact JSON. The standard library's, because seeds may have any number of digits."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def json_reply(status: int, value: object, headers: Mapping[str, str] | None = None) -> Reply:
+    """A JSON reply."""
+    return Reply(status, dumps(value), headers or {})
+
+
+def detail_reply(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Reply:
+    """`{"detail": text}`, the oldest of fal's error shapes."""
+    return json_reply(status, {"detail": detail}, headers)
+
+
+def error_reply(status: int, error_type: str, detail: str, headers: Mapping[str, str] | None = None) -> Reply:
+    """The request family's error, with its header (fal-protocol §8.1)."""
+    body: dict[str, Any] = {"detail": detail, "error_type": error_type}
+    return json_reply(status, body, {"X-Fal-Error-Type": error_type, **(headers or {})})
+
+
+NOT_FOUND: Final = detail_reply(404, "Not Found")
+METHOD_NOT_ALLOWED: Final = detail_reply(405, "Method Not Allowed")
