@@ -1,0 +1,101 @@
+"""The program as a user meets it: a folder, a command, what it prints and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.sandbox_process import SandboxProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECONDS = 60.0
+
+MANIFEST = """\
+version: 1
+name: small
+endpoint: fal-ai/flux/schnell
+matrix: {seed: {range: [0, 4]}}
+input: {prompt: "a kite", image_size: {width: 64, height: 64}, seed: "{{ seed }}"}
+output: {dir: out, name: "kite-{{ seed }}"}
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def objects(self) -> list[dict[str, Any]]:
+        """stdout as JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A user in a folder of their own, with fal (the sandbox) set up by the environment."""
+
+    folder: Path
+    sandbox: SandboxProcess
+
+    def write(self, name: str, text: str | bytes) -> Path:
+        """Put a file into the folder."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    def environment(self, **changes: str | None) -> dict[str, str]:
+        """This process's environment without any fal setting, with the sandbox's, with `changes` (None removes)."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("FAL")}
+        settings: dict[str, str | None] = {
+            "FALBATCH_ORIGIN": self.sandbox.origin,
+            "FAL_KEY": "shell:secret-of-shell",
+            "HOME": str(self.folder),
+            **changes,
+        }
+        return kept | {name: value for name, value in settings.items() if value is not None}
+
+    def falbatch(self, *words: str, stdin: str = "", **changes: str | None) -> Ran:
+        """Run `falbatch …` in the folder."""
+        done = subprocess.run(
+            [sys.executable, "-m", "falbatch", *words],
+            cwd=self.folder,
+            env=self.environment(**changes),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def submits(self) -> int:
+        """How many submits fal has seen."""
+        counts: dict[str, int] = self.sandbox.stats()["requests"].get("submit", {})
+        return sum(counts.values())
+
+
+@pytest.fixture(scope="session")
+def cli_sandbox() -> Iterator[SandboxProcess]:
+    """One sandbox for all command-line tests: without service times."""
+    with SandboxProcess("--seed", "5", "--speed", "0") as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def shell(tmp_path: Path, cli_sandbox: SandboxProcess) -> Shell:
+    """An empty folder, and a fal that has seen nothing."""
+    cli_sandbox.reset()
+    return Shell(tmp_path, cli_sandbox)
