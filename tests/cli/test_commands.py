@@ -1,0 +1,366 @@
+"""What each command does for a user who types it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import MANIFEST
+from tests.faults.harness import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Shell
+
+
+def states(shell: Shell) -> dict[str, int]:
+    """The batch's states as `status --json` shows them, those with jobs only."""
+    (status,) = shell.falbatch("status", "small.yaml", "--json").objects()
+    return {state: count for state, count in status["states"].items() if count}
+
+
+def started(shell: Shell, *words: str) -> subprocess.Popen[bytes]:
+    """`falbatch …` in the background."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-m", "falbatch", *words], cwd=shell.folder, env=shell.environment(), stdout=pipe, stderr=pipe
+    )
+
+
+def test_run_leaves_pictures_under_their_names(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    ran = shell.falbatch("run", "small.yaml")
+
+    assert ran.code == 0
+    assert "4 of 4 done" in ran.out
+    assert "files: out" in ran.out
+    assert "4/4 done" in ran.err, "without a terminal a plain line tells how it goes"
+    for seed in range(4):
+        with Image.open(shell.folder / "out" / f"kite-{seed}.jpg") as picture:
+            picture.load()
+            assert picture.size == (64, 64)
+
+
+def test_run_twice_says_that_nothing_is_to_do(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.falbatch("run", "small.yaml")
+    ran = shell.falbatch("run", "small.yaml")
+    assert ran.code == 0
+    assert "nothing to do, 4 of 4 jobs are done" in ran.out
+    assert shell.submits() == 4
+
+
+def test_plan_shows_counts_reasons_and_first_jobs_and_submits_nothing(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    ran = shell.falbatch("plan", "small.yaml")
+
+    assert ran.code == 0
+    assert "4 jobs" in ran.out
+    assert "new" in ran.out
+    assert '"prompt": "a kite"' in ran.out
+    assert not (shell.folder / "out").exists()
+    assert shell.submits() == 0
+
+
+def test_plan_after_an_edit_shows_added_changed_and_orphaned(shell: Shell) -> None:
+    """The name kite-3 now means another job, kite-4 is new, seed 0 has left."""
+    shell.write("small.yaml", MANIFEST)
+    shell.falbatch("run", "small.yaml")
+    edited = MANIFEST.replace("[0, 4]", "[1, 5]").replace('"a kite"', "\"a {{ 'red ' if seed == 3 else '' }}kite\"")
+    shell.write("small.yaml", edited)
+    *jobs, plan = shell.falbatch("plan", "small.yaml", "--json").objects()
+
+    assert plan["changes"] == {"added": 1, "changed": 1, "unchanged": 2}
+    assert plan["orphaned"] == 2
+    assert plan["actions"] == {"submit": 2, "wait": 0, "download": 0, "skip": 2}
+    assert [(job["name"], job["change"], job["reason"]) for job in jobs] == [
+        ("kite-1", "unchanged", "done"),
+        ("kite-2", "unchanged", "done"),
+        ("kite-3", "changed", "new"),
+        ("kite-4", "added", "new"),
+    ]
+    text = shell.falbatch("plan", "small.yaml").out
+    assert "changed   kite-3" in text
+    assert "orphaned  kite-0" in text
+
+
+def test_an_edited_manifest_runs_exactly_what_changed_and_overwrites_nothing(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.falbatch("run", "small.yaml")
+    old = (shell.folder / "out" / "kite-3.jpg").read_bytes()
+    shell.write("small.yaml", MANIFEST.replace('"a kite"', "\"a {{ 'red ' if seed == 3 else '' }}kite\""))
+    ran = shell.falbatch("run", "small.yaml", "--json")
+
+    assert ran.objects()[-1]["run"]["submitted"] == 1
+    assert (shell.folder / "out" / "kite-3.jpg").read_bytes() == old
+    assert len(list((shell.folder / "out").glob("kite-3-*.jpg"))) == 1
+
+
+def test_a_part_of_the_manifest_can_be_run_and_the_rest_later(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    part = shell.falbatch("run", "small.yaml", "--where", "seed >= 2", "--limit", "1", "--json")
+    assert part.code == 0
+    assert part.objects()[-1]["run"]["submitted"] == 1
+    assert (shell.folder / "out" / "kite-2.jpg").exists()
+
+    rest = shell.falbatch("run", "small.yaml", "--json").objects()[-1]
+    assert rest["run"]["submitted"] == 3
+    assert rest["states"]["done"] == 4
+
+
+def test_status_during_a_run_agrees_with_the_ledger(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.sandbox.add_faults([{"on": "status", "do": "delay:30"}])
+    with started(shell, "run", "small.yaml") as run:
+        try:
+            wait_until(lambda: shell.sandbox.ledger()["count"] == 4, seconds=20, what="four executions")
+            wait_until(lambda: states(shell) == {"submitted": 4}, seconds=20, what="four requests on record")
+            (status,) = shell.falbatch("status", "out", "--json").objects()
+        finally:
+            shell.sandbox.clear_faults()
+            run.kill()
+    assert status["executions"] == shell.sandbox.ledger()["count"]
+
+
+def test_one_ctrl_c_stops_gently_and_the_same_command_goes_on(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.sandbox.add_faults([{"on": "status", "do": "delay:30"}])
+    with started(shell, "run", "small.yaml") as run:
+        wait_until(lambda: shell.sandbox.ledger()["count"] == 4, seconds=20, what="four executions")
+        wait_until(lambda: states(shell) == {"submitted": 4}, seconds=20, what="four requests on record")
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=20)
+    shell.sandbox.clear_faults()
+
+    assert run.returncode == 130
+    assert "stopping: SIGINT" in err.decode()
+    assert "4 requests go on at fal" in out.decode()
+    assert shell.falbatch("run", "small.yaml").code == 0
+    assert shell.sandbox.ledger()["count"] == 4
+
+
+def test_ctrl_c_during_a_submit_waits_for_its_request_id(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.sandbox.add_faults([{"on": "submit", "do": "delay:2", "times": 4}])
+    with started(shell, "run", "small.yaml") as run:
+        wait_until(lambda: _submitting(shell), seconds=20, what="submits under way")
+        run.send_signal(signal.SIGTERM)
+        run.communicate(timeout=20)
+    shell.sandbox.clear_faults()
+
+    assert run.returncode == 130
+    (status,) = shell.falbatch("status", "small.yaml", "--json").objects()
+    assert status["states"]["unknown"] == 0
+    assert status["executions"] == shell.submits() > 0
+
+
+def _submitting(shell: Shell) -> bool:
+    return (shell.folder / "out" / "falbatch.db").exists() and "submitting" in states(shell)
+
+
+def failing(shell: Shell, error_type: str, times: int = 1) -> dict[str, Any]:
+    """Run the small manifest while `times` executions fail with `error_type`; the report."""
+    shell.write("small.yaml", MANIFEST + "retry: {attempts: 2, first_s: 0.05}\n")
+    shell.sandbox.add_faults([{"on": "submit", "do": f"fail:{error_type}", "times": times}])
+    ran = shell.falbatch("run", "small.yaml", "--json")
+    shell.sandbox.clear_faults()
+    return {"code": ran.code, **ran.objects()[-1]}
+
+
+def test_a_failed_job_is_a_result_with_a_reason_and_advice(shell: Shell) -> None:
+    report = failing(shell, "content_policy_violation")
+    assert report["code"] == 3
+    assert report["states"]["done"] == 3
+    (group,) = report["failures"]
+    assert (group["error_type"], group["count"]) == ("content_policy_violation", 1)
+    assert "prompt" in group["advice"]
+
+
+def test_a_failure_worth_it_is_tried_again_and_only_then(shell: Shell) -> None:
+    assert failing(shell, "runner_disconnected")["code"] == 0
+    shell.sandbox.reset()
+    (shell.folder / "out" / "falbatch.db").unlink()
+    report = failing(shell, "runner_disconnected", times=99)
+    assert report["states"]["failed"] == 4
+    assert report["executions"] == 8, "two attempts each"
+
+
+def test_retry_does_failed_jobs_again(shell: Shell) -> None:
+    failing(shell, "content_policy_violation", times=2)
+    assert shell.falbatch("run", "small.yaml").code == 3, "run alone leaves failed jobs as they are"
+    assert shell.submits() == 4
+    by_other_type = shell.falbatch("retry", "small.yaml", "--type", "file_too_large")
+    assert by_other_type.code == 3
+    assert shell.submits() == 4
+    again = shell.falbatch("retry", "small.yaml", "--type", "content_policy_violation", "--name", "kite-*")
+    assert again.code == 0
+    assert shell.submits() == 6
+
+
+def test_run_retry_failed_does_the_same(shell: Shell) -> None:
+    failing(shell, "content_policy_violation")
+    assert shell.falbatch("run", "small.yaml", "--retry-failed").code == 0
+
+
+def test_retry_missing_files_fetches_them_again_at_no_charge(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.falbatch("run", "small.yaml")
+    lost = shell.folder / "out" / "kite-2.jpg"
+    content = lost.read_bytes()
+    lost.unlink()
+    ran = shell.falbatch("retry", "small.yaml", "--missing-files")
+    assert ran.code == 0
+    assert lost.read_bytes() == content
+    assert shell.submits() == 4
+
+
+def test_a_failure_limit_stops_feeding(shell: Shell) -> None:
+    text = MANIFEST.replace("[0, 4]", "[0, 40]") + "limits: {in_flight: 1}\nbudget: {max_failures: 2}\n"
+    shell.write("small.yaml", text)
+    shell.sandbox.add_faults([{"on": "submit", "do": "fail:content_policy_violation"}])
+    ran = shell.falbatch("run", "small.yaml", "--json")
+    shell.sandbox.clear_faults()
+    report = ran.objects()[-1]
+    assert ran.code == 7
+    assert "max_failures" in report["run"]["stopped_by"]
+    assert report["states"]["failed"] == 3
+    assert report["states"]["planned"] == 37
+
+
+def test_an_unanswered_submit_is_unknown_and_repeated_only_when_told(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.sandbox.add_faults([{"on": "submit", "do": "drop_after", "nth": 2}])
+    first = shell.falbatch("run", "small.yaml", "--json")
+    shell.sandbox.clear_faults()
+    report = first.objects()[-1]
+    assert first.code == 3
+    assert report["states"] == {**dict.fromkeys(report["states"], 0), "done": 3, "unknown": 1}
+    assert json.loads(report["unknown"][0]["input_json"])["prompt"] == "a kite"
+    assert shell.submits() == 4
+
+    again = shell.falbatch("run", "small.yaml")
+    assert again.code == 3
+    assert "may have run and been charged" in again.out
+    assert shell.submits() == 4, "never by itself"
+
+    assert shell.falbatch("run", "small.yaml", "--resubmit-unknown").code == 0
+    assert shell.submits() == 5
+
+
+def test_cancel_asks_fal_and_the_next_run_reads_what_became_of_it(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.sandbox.add_faults([{"on": "status", "do": "delay:30"}])
+    with started(shell, "run", "small.yaml") as run:
+        wait_until(lambda: states(shell) == {"submitted": 4}, seconds=20, what="four requests on record")
+        run.kill()
+    shell.sandbox.clear_faults()
+    ran = shell.falbatch("cancel", "small.yaml", "--json")
+    (report,) = ran.objects()
+    assert ran.code == 0
+    assert report["asked"] == 4
+    assert report["accepted"] + report["too_late"] == 4
+
+    shell.falbatch("run", "small.yaml")
+    after = states(shell)
+    assert after.get("done", 0) == report["too_late"]
+    assert after.get("cancelled", 0) == report["accepted"]
+    assert "nothing of this batch" in shell.falbatch("cancel", "small.yaml").out
+
+
+def test_export_joins_inputs_results_and_files(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST.replace("[0, 4]", "[18446744073709551616, 18446744073709551618]"))
+    shell.falbatch("run", "small.yaml")
+    records = shell.falbatch("export", "small.yaml").objects()
+    assert [record["input"]["seed"] for record in records] == [2**64, 2**64 + 1], "exact beyond 64 bits"
+    assert [record["result"]["seed"] for record in records] == [2**64, 2**64 + 1]
+    for record in records:
+        (file,) = record["files"]
+        assert (shell.folder / "out" / file["path"]).stat().st_size == file["size_bytes"]
+
+    rows = list(csv.DictReader(io.StringIO(shell.falbatch("export", "small.yaml", "--format", "csv").out)))
+    assert [row["input.seed"] for row in rows] == [str(2**64), str(2**64 + 1)]
+    assert shell.falbatch("export", "small.yaml", "--to", "results.csv").code == 0
+    assert len((shell.folder / "results.csv").read_text().splitlines()) == 3
+
+
+def test_sidecars_hold_the_whole_result(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST.replace("output: {", "output: {sidecar: true, "))
+    assert shell.falbatch("run", "small.yaml").code == 0
+    sidecar = json.loads((shell.folder / "out" / "kite-1.json").read_bytes())
+    assert sidecar["seed"] == 1
+    assert "images" in sidecar
+
+
+def test_several_artifacts_and_data_uris_become_files(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST.replace("input: {", "input: {num_images: 3, sync_mode: true, "))
+    assert shell.falbatch("run", "small.yaml", "--limit", "1").code == 0
+    assert sorted(path.name for path in (shell.folder / "out").glob("*.jpg")) == [
+        "kite-0-1.jpg",
+        "kite-0-2.jpg",
+        "kite-0-3.jpg",
+    ]
+
+
+def test_request_settings_travel_as_headers(shell: Shell) -> None:
+    request = "{priority: low, hint: h, start_timeout_s: 600, tags: {team: art}, expires_in: 7d, store_io: false,"
+    request += " fallback: false, headers: {X-Custom: a}}"
+    shell.write("small.yaml", MANIFEST + f"request: {request}\n")
+    shell.falbatch("run", "small.yaml", "--limit", "1")
+    (record,) = shell.falbatch("export", "small.yaml").objects()
+    sent = {name.lower(): value for name, value in shell.sandbox.request(record["request_id"])["headers"].items()}
+    assert sent["x-fal-queue-priority"] == "low"
+    assert sent["x-fal-runner-hint"] == "h"
+    assert float(sent["x-fal-request-timeout"]) == 600
+    assert sent["x-fal-tags"] == "team=art"
+    assert json.loads(sent["x-fal-object-lifecycle-preference"]) == {"expiration_duration_seconds": 7 * 86400}
+    assert sent["x-fal-store-io"] == "0"
+    assert sent["x-app-fal-disable-fallback"] == "true"
+    assert sent["x-custom"] == "a"
+
+
+def test_the_key_never_reaches_the_file_server_the_state_or_the_output(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    ran = shell.falbatch("run", "small.yaml")
+    assert shell.sandbox.stats()["leaked_keys"] == 0
+    assert "secret-of-shell" not in ran.out + ran.err
+    for path in (shell.folder / "out").rglob("*"):
+        if path.is_file():
+            assert b"secret-of-shell" not in path.read_bytes(), path
+
+
+def test_a_run_against_fal_itself_wants_a_yes(shell: Shell) -> None:
+    """Without a terminal to ask at, and without --yes, nothing billable begins."""
+    shell.write("small.yaml", MANIFEST)
+    ran = shell.falbatch("run", "small.yaml", FALBATCH_ORIGIN=None)
+    assert ran.code == 2
+    assert "--yes" in ran.err
+
+
+def test_the_embedded_sandbox_survives_a_kill_with_its_client(shell: Shell, tmp_path: Path) -> None:
+    shell.write("small.yaml", MANIFEST.replace("[0, 4]", "[0, 60]"))
+    environment = shell.environment(FALBATCH_ORIGIN=None, FAL_KEY=None)
+    command = [sys.executable, "-m", "falbatch", "run", "small.yaml", "--sandbox"]
+    with subprocess.Popen(command, cwd=shell.folder, env=environment, stdout=subprocess.PIPE) as run:
+        wait_until(lambda: any((tmp_path / "out").glob("*.jpg")), seconds=30, what="a first picture")
+        run.kill()
+    ran = shell.falbatch("run", "small.yaml", "--sandbox", "--json", FALBATCH_ORIGIN=None, FAL_KEY=None)
+    counts = ran.objects()[-1]["states"]
+    assert counts["done"] + counts["unknown"] == 60
+    assert ran.code == (3 if counts["unknown"] else 0)
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "retry", "cancel", "export", "sandbox"])
+def test_help_has_examples_and_exit_codes(shell: Shell, command: str) -> None:
+    ran = shell.falbatch(command, "--help")
+    assert ran.code == 0
+    assert ran.out.count(f"falbatch {command}") >= 3, "usage and two examples"
+    assert "exit codes:" in ran.out
