@@ -85,9 +85,10 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
 
     def call(self, context: runtime.Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
         # methods of text are the only ones that pad or repeat
-        owner = getattr(obj, "__self__", None)
+        method = getattr(obj, "__wrapped__", obj)  # Jinja wraps str.format
+        owner = getattr(method, "__self__", None)
         if isinstance(owner, str):
-            if obj.__name__ in ("format", "format_map"):
+            if method.__name__ in ("format", "format_map"):
                 _check_format(owner)
             else:
                 _check_arguments(args)
@@ -177,7 +178,11 @@ def _tojson(value: Any, indent: int | None = None) -> str:
 
 def _as_text(value: Any) -> Any:
     """Refuse what nobody means to see inside a text; Jinja calls this for each `{{ … }}` of one."""
-    if value is None or isinstance(value, (Omit, list, tuple, dict, set)) or callable(value):
+    if type(value) is str:
+        return value
+    if value is None or isinstance(value, (Omit, list, tuple, dict, set)):
+        raise _NotTextError(value)
+    if callable(value) and not isinstance(value, jinja2.Undefined):  # undefined speaks for itself, as text
         raise _NotTextError(value)
     return value
 
@@ -231,7 +236,8 @@ class Template:
                 return value if value is OMIT else to_json(value)
             return to_json(_text(self._template, context))
         except Exception as error:
-            raise TemplateError(self._fault(error, context)) from error
+            fault = self._fault(error, context)._replace(line=_line(error, self._template))
+            raise TemplateError(fault) from error
 
     def _fault(self, error: Exception, context: dict[str, Any]) -> Fault:
         match error:
@@ -260,6 +266,16 @@ class Template:
             except Exception:  # noqa: BLE001, S112  (it needs a name that a loop sets: not this one)
                 continue
         return ""
+
+
+def _line(error: Exception, template: jinja2.Template) -> int:
+    """The line (1-based) of the template's text that was being rendered when `error` was raised."""
+    line, step = 1, error.__traceback__
+    while step:
+        if step.tb_frame.f_code.co_filename == "<template>":
+            line = template.get_corresponding_lineno(step.tb_lineno)
+        step = step.tb_next
+    return line
 
 
 def _compiled(expression: str) -> jinja2.Template:
@@ -311,18 +327,15 @@ def _expressions(source: str) -> list[_Expression]:
 
 def check(source: str, known: frozenset[str]) -> list[Fault]:
     """Everything wrong with a template that can be known without an item; `known` are the names items have."""
-    environment = _environment()
     try:
-        tree = environment.parse(source)
+        tree = _environment().parse(source)
+        faults = [*_refused(tree), *_unknown_words(tree), *_unknown_names(tree, known)]
+        if not faults:
+            Template(source)
     except jinja2.TemplateSyntaxError as error:
         return [Fault(f"the template is not valid: {error.message}", line=error.lineno)]
-    faults = [*_refused(tree), *_unknown_words(tree), *_unknown_names(tree, known)]
-    if not faults:
-        try:
-            environment.compile(tree)
-            Template(source)
-        except jinja2.TemplateError as error:
-            faults.append(Fault(f"the template is not valid: {error.message}", line=getattr(error, "lineno", 1)))
+    except (RecursionError, MemoryError, SyntaxError, ValueError):  # nested, or numbers written, without end
+        return [Fault("the template is too deeply nested, or holds a number of too many digits")]
     return faults
 
 
@@ -352,9 +365,11 @@ def _unknown_words(tree: nodes.Template) -> Iterator[Fault]:
     for found in tree.find_all((nodes.Filter, nodes.Test)):
         kind = "filter" if isinstance(found, nodes.Filter) else "test"
         known = environment.filters if kind == "filter" else environment.tests
-        name = getattr(found, "name", "")
+        name = found.name
         if name not in known:
             yield Fault(f'there is no {kind} "{name}"', nearest(name, known), found.lineno)
+            # Jinja stops at an unknown word; with a known one in its place, unknown names are found as well
+            found.name = "string"
 
 
 def _unknown_names(tree: nodes.Template, known: frozenset[str]) -> Iterator[Fault]:

@@ -58,3 +58,24 @@ def proxy_for(scheme: str, host: str, proxies: Mapping[str, str]) -> Proxy | Non
         headers["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
     place = parts.netloc.rpartition("@")[2]
     return Proxy(f"{parts.scheme}://{place}", parts.hostname or "", headers)
+
+
+class Routes:
+    """`proxy_for`, asked once per origin."""
+
+    def __init__(self, proxies: Mapping[str, str]) -> None:
+        self._proxies = proxies
+        self._known: dict[tuple[str, str], Proxy | None] = {}
+        self.proxy_hosts: set[str] = set()
+        """Hosts of the proxies in use: chosen by the user, so any address will do for them."""
+
+    def proxy_for(self, scheme: str, host: str) -> Proxy | None:
+        """The proxy for `scheme://host`, or None for a direct connection."""
+        if not self._proxies:
+            return None
+        place = (scheme, host)
+        if place not in self._known:
+            self._known[place] = found = proxy_for(scheme, host, self._proxies)
+            if found:
+                self.proxy_hosts.add(found.host)
+        return self._known[place]

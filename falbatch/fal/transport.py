@@ -15,6 +15,7 @@ import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
@@ -29,7 +30,7 @@ from falbatch.errors import ReplyError, TransportError
 from falbatch.fal.addresses import is_allowed, is_ip_literal
 from falbatch.fal.exchange import WORDS, CutReply, Reply, StreamReply, TransportSettings, label_of
 from falbatch.fal.gate import Gate
-from falbatch.fal.proxies import DIRECT, Proxy, environment_proxies, proxy_for
+from falbatch.fal.proxies import DIRECT, Routes, environment_proxies
 
 if TYPE_CHECKING:
     import ssl
@@ -41,6 +42,8 @@ MAX_HEADER_BYTES: Final = 32 * 1024
 
 DNS_TTL_S: Final = 60
 """aiohttp asks again after 10 s; fal's addresses change rarely, and a lookup needs a thread."""
+
+LARGE_BODY: Final = 2**20
 
 IDLE_S: Final = 60.0
 """A download that is silent for this long has died."""
@@ -108,11 +111,12 @@ class Transport:
         try:
             async with asyncio.timeout(timeout_s):
                 head = await self._send(request)
+                headers = _header_map(head)
                 try:
-                    content = await _read(head, max_bytes, label)
+                    content = await _read(head, headers, max_bytes, label)
                 finally:
                     await head.aclose()
-            return Reply(head.status_code, _header_map(head), content)
+            return Reply(head.status_code, headers, content)
         except _LIBRARY_ERRORS as error:
             failure = _failure(error, label, head)
         finally:
@@ -169,7 +173,7 @@ class Transport:
         # Under the deadline of the whole, so that a connect that hangs is told apart from a reply that does.
         connect_s = min(self._settings.connect_timeout_s, timeout_s / 2)
         limits = {"connect": connect_s, "read": idle_s, "write": None, "pool": connect_s}
-        wanted = {"accept": "*/*", "accept-encoding": "gzip, deflate", **headers}
+        wanted = _ready_headers(tuple(headers.items()))
         return httpx.Request(method, url, headers=wanted, content=body, extensions={"timeout": limits})
 
     def _checked(self, url: str, label: str) -> httpx.URL:
@@ -187,20 +191,17 @@ class Transport:
 
 
 class _ExactTransport(AiohttpTransport):
-    """httpx-aiohttp with our session, two things put right: URLs travel as given (yarl would decode `%2C`,
-    which breaks signed URLs), and each origin's proxy is looked up once."""
+    """httpx-aiohttp with our session, and URLs that travel as given: yarl would decode a signed URL's `%2C`."""
 
     def __init__(self, settings: TransportSettings) -> None:
         context = settings.ssl_context or _process_ssl_context(settings.trust_env)
         self._settings = settings
-        self._proxies = environment_proxies() if settings.trust_env else DIRECT
-        self._routes: dict[tuple[str, str], Proxy | None] = {}
-        self._exempt: set[str] = set()
+        self._routes = Routes(environment_proxies() if settings.trust_env else DIRECT)
         super().__init__(verify=context, trust_env=False, client=self._new_session)
 
     def _new_session(self) -> aiohttp.ClientSession:
         settings = self._settings
-        resolver = _PublicResolver(settings.allow_loopback, self._exempt) if settings.public_only else None
+        resolver = _PublicResolver(settings.allow_loopback, self._routes.proxy_hosts) if settings.public_only else None
         connector = aiohttp.TCPConnector(
             limit=max(settings.connections, settings.gate),
             ttl_dns_cache=DNS_TTL_S,
@@ -219,17 +220,17 @@ class _ExactTransport(AiohttpTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if not isinstance(self.client, aiohttp.ClientSession):
             self.client = self._new_session()
-        limits = request.extensions["timeout"]
-        proxy = self._proxy(request.url)
+        limits = request.extensions.get("timeout", {})  # a hook's own requests may lack it
+        proxy = self._routes.proxy_for(request.url.scheme, request.url.host)
         with map_aiohttp_exceptions():
             response = await self.client.request(
                 request.method,
-                yarl.URL(str(request.url), encoded=True),
-                headers=request.headers,
-                data=await request.aread() or None,
+                _exact(str(request.url)),
+                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
+                data=_payload(await request.aread()),
                 allow_redirects=False,
                 auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(connect=limits["connect"], sock_read=limits["read"]),
+                timeout=aiohttp.ClientTimeout(connect=limits.get("connect"), sock_read=limits.get("read")),
                 proxy=proxy.url if proxy else None,
                 proxy_headers=proxy.headers if proxy else None,
             )
@@ -239,16 +240,6 @@ class _ExactTransport(AiohttpTransport):
             stream=AiohttpResponseStream(response),
             request=request,
         )
-
-    def _proxy(self, url: httpx.URL) -> Proxy | None:
-        if not self._proxies:
-            return None
-        place = (url.scheme, url.host)
-        if place not in self._routes:
-            self._routes[place] = found = proxy_for(*place, self._proxies)
-            if found:
-                self._exempt.add(found.host)
-        return self._routes[place]
 
 
 class _RefusedAddress(OSError):
@@ -291,6 +282,22 @@ def _parsed(url: str) -> httpx.URL:
     return httpx.URL(url)
 
 
+@lru_cache(maxsize=4096)
+def _exact(url: str) -> yarl.URL:
+    return yarl.URL(url, encoded=True)
+
+
+@lru_cache(maxsize=64)
+def _ready_headers(items: tuple[tuple[str, str], ...]) -> httpx.Headers:
+    """A client sends the same headers thousands of times; httpx encodes them at 3 µs each."""
+    return httpx.Headers({"accept": "*/*", "accept-encoding": "gzip, deflate", **dict(items)})
+
+
+def _payload(body: bytes) -> bytes | BytesIO | None:
+    """aiohttp writes bytes in one piece, and warns above 1 MiB: such bodies go as a file, in chunks."""
+    return (body if len(body) <= LARGE_BODY else BytesIO(body)) or None
+
+
 def _header_map(response: httpx.Response) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
 
@@ -302,9 +309,8 @@ def _raw(response: httpx.Response) -> AsyncIterable[bytes]:
     raise TypeError("the transport answered with a synchronous stream")
 
 
-async def _read(response: httpx.Response, max_bytes: int, label: str) -> bytes:
-    encoded = "content-encoding" in response.headers
-    stream = response.aiter_bytes() if encoded else _raw(response)
+async def _read(response: httpx.Response, headers: Mapping[str, str], max_bytes: int, label: str) -> bytes:
+    stream = response.aiter_bytes() if "content-encoding" in headers else _raw(response)
     parts: list[bytes] = []
     size = 0
     async for part in stream:
@@ -312,7 +318,7 @@ async def _read(response: httpx.Response, max_bytes: int, label: str) -> bytes:
         if size > max_bytes:
             raise ReplyError(
                 f"{label}: the reply is larger than {max_bytes:,} bytes",
-                request_id=response.headers.get("x-fal-request-id", ""),
+                request_id=headers.get("x-fal-request-id", ""),
             )
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -32,6 +32,8 @@ class Journal:
         self._meta = meta
         self._noted: dict[int, Request] = {}
         self._wipe = False
+        self._unsaved: dict[str, Any] = {}
+        """Facts of a commit that failed."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sandbox-store")
         self._next: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -75,7 +77,8 @@ class Journal:
             new = [insert_row(request) for request in fresh]
             changed = [update_row(request) for request in noted if request.is_kept]
             wipe, self._wipe = self._wipe, False
-            meta = self._meta()
+            meta = {**self._unsaved, **self._meta()}
+            self._unsaved = {}
             for request in fresh:
                 request.is_kept = True
             loop = asyncio.get_running_loop()
@@ -84,16 +87,17 @@ class Journal:
                     self._thread, lambda *args: self._store.commit(*args[:3], wipe=args[3]), new, changed, meta, wipe
                 )
             except Exception as error:  # noqa: BLE001 - whoever waits gets it as a 500
-                self._take_back(noted, fresh, wipe)
+                self._take_back(noted, fresh, meta, wipe=wipe)
                 waiting.set_exception(error)
             else:
                 waiting.set_result(None)
 
-    def _take_back(self, noted: list[Request], fresh: list[Request], wipe: bool) -> None:
+    def _take_back(self, noted: list[Request], fresh: list[Request], meta: dict[str, Any], *, wipe: bool) -> None:
         """After a failed commit: its work is part of the next one."""
         for request in fresh:
             request.is_kept = False
         self._noted = {request.ordinal: request for request in noted} | self._noted
+        self._unsaved = meta
         self._wipe = self._wipe or wipe
 
 

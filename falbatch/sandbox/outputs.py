@@ -69,14 +69,13 @@ def file_path(request: Request, picture: Picture) -> str:
     return f"b/{request.id.replace('-', '')}/{name}.{_EXTENSIONS[picture.format]}"
 
 
-def output(request: Request, urls: list[str]) -> dict[str, Any]:
-    """The bare model output of a request that succeeded; `urls` are those of its pictures, in order."""
-    payload = request.payload
+def output(request: Request, payload: Mapping[str, Any], made: list[Picture], urls: list[str]) -> dict[str, Any]:
+    """The bare model output of a request that succeeded, with its pictures and where they are, in one order."""
     if profile_of(request.endpoint).kind is Kind.TEXT:
         return _text_output(request, payload)
     images = [
-        {"url": url, "width": made.width, "height": made.height, "content_type": made.content_type}
-        for url, made in zip(urls, pictures(request, payload), strict=True)
+        {"url": url, "width": picture.width, "height": picture.height, "content_type": picture.content_type}
+        for url, picture in zip(urls, made, strict=True)
     ]
     return {
         "images": images,

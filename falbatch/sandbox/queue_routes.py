@@ -143,7 +143,7 @@ async def result(world: World, call: Call, request: Request) -> Reply:
         urls = [await world.gallery.data_uri(picture) for picture in made]
     else:
         urls = [f"{call.origin}/cdn/files/{file_path(request, picture)}" for picture in made]
-    return json_reply(200, output(request, urls), result_headers(request))
+    return json_reply(200, output(request, payload, made, urls), result_headers(request))
 
 
 async def cancel(world: World, request: Request) -> Reply:

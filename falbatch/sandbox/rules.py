@@ -85,7 +85,7 @@ def parse_rule(value: object, number: int) -> Rule:
 
 def known_word(word: str, known: Iterable[str], what: str) -> str:
     """`word` itself when it is one of `known`; else FaultError with the nearest one."""
-    words = list(known)
+    words = [str(entry) for entry in known]
     if word in words:
         return word
     near = get_close_matches(word, words, n=1, cutoff=0.4)

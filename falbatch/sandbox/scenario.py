@@ -62,8 +62,10 @@ def load_scenario(path: Path) -> Scenario:
     """Read and check a scenario file. Raises UsageError with what is wrong in it."""
     import yaml
 
+    from falbatch.sandbox.plainyaml import PlainLoader
+
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), PlainLoader)  # noqa: S506 - it is a SafeLoader
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read the scenario {path}: {error}", advice="Give --scenario a YAML file.") from error
     try:

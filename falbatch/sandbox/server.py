@@ -108,7 +108,8 @@ async def _send_short(request: web.BaseRequest, reply: Reply) -> web.StreamRespo
     response = web.StreamResponse(status=reply.status, headers=headers)
     response.force_close()
     await response.prepare(request)
-    await response.write(reply.body)
+    if request.method != "HEAD":
+        await response.write(reply.body)
     return reset(request) if reply.resets else response
 
 

@@ -36,7 +36,7 @@ def hills(random: Random, width: int, height: int, palette: Palette) -> Image.Im
 
 def water(random: Random, width: int, height: int, palette: Palette) -> Image.Image:
     """A sun close to the horizon and its path on the water."""
-    side, horizon = min(width, height), round(height * random.uniform(0.52, 0.6))
+    side, horizon = min(width, height), min(height - 1, round(height * random.uniform(0.52, 0.6)))
     x, radius = width * random.uniform(0.3, 0.7), side * random.uniform(0.1, 0.14)
     y = horizon - radius * random.uniform(0.1, 1.1)
     image = _lit_sky((width, height), palette.sky, (x, y), side * 0.7, palette.glow, 0.7)
@@ -55,7 +55,7 @@ def water(random: Random, width: int, height: int, palette: Palette) -> Image.Im
 def moonlight(random: Random, width: int, height: int, palette: Palette) -> Image.Image:
     """Stars and a moon over sharp peaks, mirrored in a lake."""
     night = tuple(mix(colour, palette.ink, 0.35 + 0.1 * n) for n, colour in enumerate(palette.sky[:3]))
-    side, shore = min(width, height), round(height * 0.7)
+    side, shore = min(width, height), min(height - 1, round(height * 0.7))
     x, y = width * random.uniform(0.2, 0.8), height * random.uniform(0.16, 0.3)
     stops = (palette.ink, *night, mix(palette.sky[-2], palette.ink, 0.25))
     image = _lit_sky((width, height), stops, (x, y), side * 0.42, palette.glow, 0.55)

@@ -1,0 +1,100 @@
+"""The table of a job's life: what is in it happens, what is not raises, and no order of events leaves it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from falbatch.core.state import AT_FAL, OPEN_STATES, TRANSITIONS, Event, IllegalTransition, State, after
+
+LEGAL = [
+    ("planned", "submit_started", "submitting"),
+    ("submitting", "refused", "planned"),
+    ("submitting", "rejected", "failed"),
+    ("submitting", "no_answer", "unknown"),
+    ("submitting", "accepted", "submitted"),
+    ("submitted", "attempt_failed", "planned"),
+    ("submitted", "request_failed", "failed"),
+    ("submitted", "request_cancelled", "cancelled"),
+    ("submitted", "result_stored", "completed"),
+    ("completed", "files_stored", "done"),
+    ("completed", "files_gone", "failed"),
+    ("failed", "reopened", "planned"),
+    ("cancelled", "reopened", "planned"),
+    ("unknown", "reopened", "planned"),
+    ("done", "files_wanted", "completed"),
+]
+"""Written down a second time on purpose: a slip in the table must not go unnoticed."""
+
+
+@pytest.mark.parametrize(("before", "event", "then"), LEGAL)
+def test_each_legal_event_leads_to_the_state_in_the_table(before: str, event: str, then: str) -> None:
+    assert after(State(before), Event(event)) is State(then)
+
+
+def test_the_table_holds_nothing_but_the_legal_transitions() -> None:
+    legal = {(State(before), Event(event)): State(then) for before, event, then in LEGAL}
+    assert legal == TRANSITIONS
+
+
+@pytest.mark.parametrize(("state", "event"), sorted(set(product(State, Event)) - set(TRANSITIONS)))
+def test_every_other_event_raises_and_names_both(state: State, event: Event) -> None:
+    with pytest.raises(IllegalTransition, match=f"{state}.*{event}"):
+        after(state, event)
+
+
+@given(st.lists(st.sampled_from(list(Event)), max_size=60))
+def test_any_order_of_events_keeps_a_job_in_the_table(events: list[Event]) -> None:
+    """Refused events change nothing, so a job that was never accepted can have no result and no files."""
+    state = State.PLANNED
+    seen: list[Event] = []
+    for event in events:
+        try:
+            state = after(state, event)
+        except IllegalTransition:
+            continue
+        seen.append(event)
+    assert state in State
+    assert seen.count(Event.ACCEPTED) <= seen.count(Event.SUBMIT_STARTED)
+    assert seen.count(Event.RESULT_STORED) <= seen.count(Event.ACCEPTED)
+    if state is State.DONE:
+        assert Event.RESULT_STORED in seen
+
+
+@given(st.data())
+def test_every_state_can_be_reached_and_none_but_by_the_users_word_is_left_once_ended(data: st.DataObject) -> None:
+    state = State.PLANNED
+    for _ in range(data.draw(st.integers(0, 30))):
+        state, event = data.draw(
+            st.sampled_from([(then, event) for (before, event), then in TRANSITIONS.items() if before is state])
+        )
+        if event in {Event.REOPENED, Event.FILES_WANTED}:
+            continue
+        assert state is not State.PLANNED or event in {Event.REFUSED, Event.ATTEMPT_FAILED}
+
+
+def test_every_state_is_reachable_from_planned() -> None:
+    reached = {State.PLANNED}
+    for _ in State:
+        reached |= {then for (before, _event), then in TRANSITIONS.items() if before in reached}
+    assert reached == set(State)
+
+
+def test_each_event_leads_to_one_state_only() -> None:
+    """The store relies on it: it moves many jobs with one statement per event."""
+    targets = {event: {then for (_, other), then in TRANSITIONS.items() if other is event} for event in Event}
+    assert all(len(then) == 1 for then in targets.values())
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.CANCELLED, State.UNKNOWN])
+def test_an_ended_job_is_left_by_the_users_word_only(state: State) -> None:
+    ways_out = {event for (before, event) in TRANSITIONS if before is state}
+    assert ways_out <= {Event.REOPENED, Event.FILES_WANTED}
+
+
+def test_open_states_name_the_paid_ones_first() -> None:
+    assert OPEN_STATES == (State.SUBMITTED, State.COMPLETED, State.PLANNED)
+    assert AT_FAL == (State.SUBMITTING, State.SUBMITTED)

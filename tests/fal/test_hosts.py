@@ -1,0 +1,129 @@
+"""Where fal is, and which URLs may have the key (design §3, fal-protocol §13 no. 9)."""
+
+from __future__ import annotations
+
+import pytest
+
+from falbatch.errors import UsageError
+from falbatch.fal.hosts import Hosts
+
+FAL = "https://queue.fal.run"
+SANDBOX = "http://127.0.0.1:8787/queue"
+
+
+@pytest.mark.parametrize(
+    ("env", "origin", "queue"),
+    [
+        ({}, None, FAL),
+        ({"FAL_RUN_HOST": "run.example"}, None, "https://queue.run.example"),
+        ({"FAL_RUN_HOST": "a.example", "FAL_QUEUE_RUN_HOST": "q.example/base"}, None, "https://q.example/base"),
+        ({"FAL_QUEUE_RUN_HOST": "q", "FALBATCH_ORIGIN": "https://o:1/"}, None, "https://o:1/queue"),
+        ({"FALBATCH_ORIGIN": "http://localhost:1"}, None, "http://localhost:1/queue"),
+        ({"FALBATCH_ORIGIN": "https://o", "FALBATCH_QUEUE_URL": "https://q/"}, None, "https://q"),
+        ({"FALBATCH_QUEUE_URL": "https://q"}, "http://127.0.0.1:8787", SANDBOX),
+        ({"FALBATCH_QUEUE_URL": ""}, None, FAL),
+        ({}, "http://[::1]:5", "http://[::1]:5/queue"),
+    ],
+)
+def test_the_later_of_the_designs_list_wins(env: dict[str, str], origin: str | None, queue: str) -> None:
+    assert Hosts.resolve(env, origin=origin).queue == queue
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"FALBATCH_ORIGIN": "http://fal.example"}, "plain http"),
+        ({"FALBATCH_QUEUE_URL": "http://10.0.0.1:80"}, "plain http"),
+        ({"FALBATCH_QUEUE_URL": "queue.fal.run"}, "FALBATCH_QUEUE_URL"),
+        ({"FALBATCH_QUEUE_URL": "https://u:secret@h"}, "FALBATCH_QUEUE_URL"),
+        ({"FALBATCH_QUEUE_URL": "https://h/?a=b"}, "FALBATCH_QUEUE_URL"),
+        ({"FAL_RUN_HOST": "https://fal.run"}, "FAL_RUN_HOST"),
+        ({"FAL_QUEUE_RUN_HOST": "h:99999"}, "FAL_QUEUE_RUN_HOST"),
+        ({"FAL_QUEUE_RUN_HOST": "h/../x"}, "FAL_QUEUE_RUN_HOST"),
+    ],
+)
+def test_a_host_that_cannot_be_used_is_named_by_its_variable(env: dict[str, str], says: str) -> None:
+    with pytest.raises(UsageError, match=says) as caught:
+        Hosts.resolve(env)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("queue", "loopback"),
+    [(FAL, False), (SANDBOX, True), ("https://localhost", True), ("http://[::1]:1", True), ("https://h", False)],
+)
+def test_loopback_is_known(queue: str, loopback: bool) -> None:
+    assert Hosts(queue).loopback is loopback
+
+
+TRUSTED_OF_FAL = [
+    "https://queue.fal.run/fal-ai/flux/requests/x/status",
+    "https://queue.fal.run/fal-ai/flux/requests/x/status?logs=1",
+    "https://QUEUE.fal.run:443/x",
+    "https://fal.run/x",
+    "https://queue.falrun.com/x",
+    "https://falrun.com",
+    "https://a.b.fal.run/x",
+]
+NEVER_TRUSTED = [
+    "",
+    "http://queue.fal.run/x",
+    "https://queue.fal.run:8443/x",
+    "https://queue.fal.run.evil.com/x",
+    "https://evilfal.run/x",
+    "https://fal.run.evil.com/x",
+    "https://fal.ai/x",
+    "https://v3.fal.media/x",
+    "https://u:p@queue.fal.run/x",
+    "https://queue.fal.run@evil.com/x",
+    "https://evil.com/https://queue.fal.run",
+    "https://evil.com#queue.fal.run",
+    "https://evil.com?queue.fal.run",
+    "https://evil.com\\@queue.fal.run/x",
+    "https://queue.fal.run\\.evil.com/x",
+    "https://queue.fal.run\t/x",
+    "https://queue.fal.run/x\r\nHost: evil.com",
+    " https://queue.fal.run/x",
+    "https://queue.fal.run/x ",
+    "https:queue.fal.run/x",
+    "https:///queue.fal.run/x",
+    "//queue.fal.run/x",
+    "/fal-ai/flux",
+    "ftp://queue.fal.run/x",
+    "https://queue.fal.run/a/../b",
+    "https://queue.fal.run/a/%2e%2E/b",
+    "https://queue。fal.run/x",
+    "https://queue.fal.run/é",
+    "https://.fal.run/x",
+    "https://a..fal.run/x",
+    "https://queue.fal.run./x",
+    "https://queue.fal.run:0/x",
+    "https://queue.fal.run/" + "x" * 3000,
+]
+
+
+@pytest.mark.parametrize("url", TRUSTED_OF_FAL)
+def test_fals_own_hosts_may_have_the_key(url: str) -> None:
+    assert Hosts(FAL).trusts(url)
+
+
+@pytest.mark.parametrize("url", NEVER_TRUSTED)
+@pytest.mark.parametrize("queue", [FAL, SANDBOX, "https://proxy.example/fal"])
+def test_no_other_url_may_have_the_key(url: str, queue: str) -> None:
+    assert not Hosts(queue).trusts(url)
+
+
+def test_a_configured_host_is_trusted_alone_and_below_its_path_only() -> None:
+    sandbox = Hosts(SANDBOX)
+    assert sandbox.trusts(SANDBOX)
+    assert sandbox.trusts(SANDBOX + "/fal-ai/x/requests/y")
+    for url in (
+        "http://127.0.0.1:8787/cdn/x",
+        "http://127.0.0.1:8787/queuejump",
+        "https://127.0.0.1:8787/queue/x",
+        "http://127.0.0.1:8788/queue/x",
+        "http://localhost:8787/queue/x",
+        "https://queue.fal.run/x",
+    ):
+        assert not sandbox.trusts(url), url
+    assert not Hosts("https://proxy.example/fal").trusts("https://queue.fal.run/x")
