@@ -43,8 +43,6 @@ MAX_HEADER_BYTES: Final = 32 * 1024
 DNS_TTL_S: Final = 60
 """aiohttp asks again after 10 s; fal's addresses change rarely, and a lookup needs a thread."""
 
-LARGE_BODY: Final = 2**20
-
 IDLE_S: Final = 60.0
 """A download that is silent for this long has died."""
 
@@ -234,12 +232,8 @@ class _ExactTransport(AiohttpTransport):
                 proxy=proxy.url if proxy else None,
                 proxy_headers=proxy.headers if proxy else None,
             )
-        return httpx.Response(
-            response.status,
-            headers=response.raw_headers,
-            stream=AiohttpResponseStream(response),
-            request=request,
-        )
+        stream = AiohttpResponseStream(response)
+        return httpx.Response(response.status, headers=response.raw_headers, stream=stream, request=request)
 
 
 class _RefusedAddress(OSError):
@@ -295,7 +289,7 @@ def _ready_headers(items: tuple[tuple[str, str], ...]) -> httpx.Headers:
 
 def _payload(body: bytes) -> bytes | BytesIO | None:
     """aiohttp writes bytes in one piece, and warns above 1 MiB: such bodies go as a file, in chunks."""
-    return (body if len(body) <= LARGE_BODY else BytesIO(body)) or None
+    return (body if len(body) <= 2**20 else BytesIO(body)) or None
 
 
 def _header_map(response: httpx.Response) -> dict[str, str]:
@@ -364,8 +358,8 @@ _UNSENT: Final[tuple[tuple[type[Exception], str], ...]] = (
     (httpx.UnsupportedProtocol, "protocol"),
     (httpx.InvalidURL, "protocol"),
 )
-"""Raised only before the first byte of a request leaves: read in aiohttp 3.12 to 3.14 (`connector.py`: all
-ClientConnectorErrors and the connect timeout come from `connect`) and httpcore 1.0; first match counts."""
+"""Raised only before the first byte of a request leaves: read in aiohttp 3.14 (`connector.py`: all
+ClientConnectorErrors and the connect timeout come from `connect`), for httpx in its documentation."""
 
 _SENT: Final[tuple[tuple[type[Exception], str], ...]] = (
     (httpx.TimeoutException, "timeout"),

@@ -195,8 +195,8 @@ def test_the_manifest_chooses_among_rows_first() -> None:
     [
         (
             "row.keep",
-            'where must give true or false, not "no" (data.csv:2) [2 items] '
-            "(compare it: row.keep == 'yes')",
+            ('where must give true or false, not "no" (data.csv:2) [2 items] '
+            "(compare it: row.keep == 'yes')"),
         ),
         ("row.kep == 'x'", 'row.kep does not exist (data.csv:2) [2 items] (did you mean "keep"?)'),
         ("row.keep == 'maybe'", "leaves none of the 2 rows"),

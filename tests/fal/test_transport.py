@@ -75,6 +75,17 @@ async def test_urls_travel_as_they_were_given(transport: Transport) -> None:
     assert server.requests[0].startswith(f"GET {path} HTTP/1.1\r\n".encode())
 
 
+async def test_a_big_body_arrives_whole(transport: Transport) -> None:
+    here: list[Server] = []
+    body = bytes(range(256)) * 12_000
+    async with served(recording(here)) as server:
+        here.append(server)
+        await transport.request("POST", server.origin, headers={}, body=body, timeout_s=5, max_bytes=MANY)
+    head, _, got = server.requests[0].partition(b"\r\n\r\n")
+    assert got == body
+    assert b"transfer-encoding" not in head.lower()
+
+
 async def test_connections_are_kept_and_gzip_is_undone(transport: Transport) -> None:
     here: list[Server] = []
     async with served(recording(here, gzip.compress(b'{"z":1}' * 100), "Content-Encoding: gzip\r\n")) as server:
