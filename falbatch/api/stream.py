@@ -122,16 +122,18 @@ async def _finishing(
     async with (
         connect.open_queue(target, connect.submit_options(None)) as queue,
         connect.open_output(target, folder, downloads=settings.downloads) as files,
-        anyio.create_task_group() as group,
     ):
         execution = Execution(Deps(store, queue, files, SystemClock(), hear), settings, Stop())
+        # Entered and left by hand: a caller's exception that comes out of `yield` must not end up in a group of them.
+        group = await anyio.create_task_group().__aenter__()
         group.start_soon(_run, execution, store, send)
         try:
-            async with receive:
+            with receive:
                 async for job_id in receive:
                     yield job_id
         finally:
             execution.stop("the caller left")
+            await group.__aexit__(None, None, None)
     if execution.ended_by is not None:
         raise execution.ended_by
 

@@ -133,9 +133,8 @@ def is_worth_another(error: HttpError) -> bool:
         return False
     if error.retryable is not None:
         return error.retryable
-    if error.error_type:
-        return error.error_type in WORTH_ANOTHER_ATTEMPT
-    return error.status == 429 or error.status >= 500
+    # A type that is new to us is judged by its status; every type that is known to be final comes with a 4xx.
+    return error.error_type in WORTH_ANOTHER_ATTEMPT or error.status == 429 or error.status >= 500
 
 
 def is_worth_reading_again(error: WireError) -> bool:

@@ -69,4 +69,7 @@ def not_text(value: Any, expression: str) -> Fault:
         case dict() | set():
             return Fault(f"{name} is a mapping or set, which cannot stand inside text", "name one of its entries")
         case _:
-            return Fault(f"{name} is a function, which cannot stand inside text")
+            what = "a function" if callable(value) else f"a {type(value).__name__}"
+            return Fault(
+                f"{name} is {what}, which cannot stand inside text", "name a value; of several: … | join(', ')"
+            )

@@ -20,7 +20,7 @@ from jinja2 import defaults, filters, meta, nodes, runtime, sandbox
 from jinja2.exceptions import SecurityError
 from jinja2.utils import missing
 
-from falbatch.core.faults import OMIT, Fault, Omit, TemplateError, missing_entry, missing_name, not_text
+from falbatch.core.faults import OMIT, Fault, TemplateError, missing_entry, missing_name, not_text
 from falbatch.core.jsonvalue import MAX_TEXT, to_json
 from falbatch.core.naming import slug
 from falbatch.core.problems import nearest, nearest_or_list, shown
@@ -178,13 +178,9 @@ def _tojson(value: Any, indent: int | None = None) -> str:
 
 def _as_text(value: Any) -> Any:
     """Refuse what nobody means to see inside a text; Jinja calls this for each `{{ … }}` of one."""
-    if type(value) is str:
+    if isinstance(value, (str, int, float, jinja2.Undefined)):  # undefined speaks for itself, as text
         return value
-    if value is None or isinstance(value, (Omit, list, tuple, dict, set)):
-        raise _NotTextError(value)
-    if callable(value) and not isinstance(value, jinja2.Undefined):  # undefined speaks for itself, as text
-        raise _NotTextError(value)
-    return value
+    raise _NotTextError(value)
 
 
 @functools.cache

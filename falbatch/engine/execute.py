@@ -144,7 +144,10 @@ class Execution:
             async with anyio.create_task_group() as background:
                 background.start_soon(self._polls.run, background)
                 async with anyio.create_task_group() as jobs:
-                    await self._feed(jobs)
+                    try:
+                        await self._feed(jobs)
+                    except FalbatchError as error:
+                        self._halt(error)
                 background.cancel_scope.cancel()
 
     def stop(self, reason: str) -> None:

@@ -7,20 +7,22 @@ addresses through, some of which are private IPv4 addresses in another dress.
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Final
 
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
 _UNICAST: Final = ipaddress.ip_network("2000::/3")  # all that IANA has given out as global unicast
 _DOCUMENTATION: Final = ipaddress.ip_network("3fff::/20")  # RFC 9637, newer than some Pythons' tables
 
 
-def is_ip_literal(host: str) -> bool:
-    """True when `host` (no port; brackets allowed) is an address, which no resolver will be asked about."""
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
+def is_address(host: str) -> bool:
+    """True when `host` (no port; brackets allowed) is an address, in any spelling: no resolver will check it.
+
+    What ends in a number is never a name (WHATWG URL, "ends in a number checker"), but `2130706433`, `127.1`
+    and `0x7f.1` are 127.0.0.1 to some libraries. `is_allowed` refuses these spellings.
+    """
+    return ":" in host or _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) is not None
 
 
 def is_allowed(address: str, *, allow_loopback: bool) -> bool:

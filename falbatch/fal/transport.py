@@ -27,7 +27,7 @@ from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import AiohttpResponseStream, map_aiohttp_exceptions
 
 from falbatch.errors import ReplyError, TransportError
-from falbatch.fal.addresses import is_allowed, is_ip_literal
+from falbatch.fal.addresses import is_address, is_allowed
 from falbatch.fal.exchange import WORDS, CutReply, Reply, StreamReply, TransportSettings, label_of
 from falbatch.fal.gate import Gate
 from falbatch.fal.proxies import DIRECT, Routes, environment_proxies
@@ -183,7 +183,7 @@ class Transport:
         if parsed is None or parsed.scheme not in {"http", "https"} or not parsed.host:
             raise TransportError(f"{label}: this is not an http URL", sent=False, kind="protocol")
         host, loopback = parsed.host, self._settings.allow_loopback
-        if self._settings.public_only and is_ip_literal(host) and not is_allowed(host, allow_loopback=loopback):
+        if self._settings.public_only and is_address(host) and not is_allowed(host, allow_loopback=loopback):
             raise TransportError(f"{label}: not a public address", sent=False, kind="refused_address")
         return parsed
 

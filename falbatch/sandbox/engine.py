@@ -96,11 +96,15 @@ class Engine:
             if request.status is Status.IN_QUEUE:
                 self._enqueue(request)
             elif request.status is Status.IN_PROGRESS:
-                self._account(request).running += 1
+                account = self._account(request)
+                account.running += 1
+                account.peak = max(account.peak, account.running)
                 self._set_alarm(request.finishes_at or now, _Alarm.FINISH, request)
+                self._set_deadline(request)
+        # First what was due meanwhile, deadlines among it; only then what room is left.
+        self.advance(now)
         for account in self.accounts.values():
             self._fill(account, now)
-        self.advance(now)
 
     def advance(self, now: float) -> None:
         """Let everything happen that was due until `now`."""
@@ -172,6 +176,9 @@ class Engine:
     def _enqueue(self, request: Request) -> None:
         self._waiting[request.endpoint] += 1
         self._line(request).append(request)
+        self._set_deadline(request)
+
+    def _set_deadline(self, request: Request) -> None:
         if request.deadline is not None:
             self._set_alarm(request.deadline, _Alarm.EXPIRE, request)
 

@@ -54,23 +54,21 @@ class Store:
             raise UsageError(
                 f"cannot use {folder} as the sandbox's data folder: {error}", advice="Give --data another folder."
             ) from error
-        path = folder / "sandbox.db"
+        self._path = path = folder / "sandbox.db"
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._prepare(path)
         except sqlite3.DatabaseError as error:
             self._lock.close()
-            raise UsageError(
-                f"{path} is damaged or no sandbox state: {error}", advice="Move it away, or give --data another folder."
-            ) from error
+            raise _damaged(path, error) from error
 
     def meta(self) -> dict[str, Any]:
         """All small facts, decoded."""
-        return {name: json.loads(value) for name, value in self._db.execute("select name, value from meta")}
+        return {name: json.loads(value) for name, value in self._read("select name, value from meta")}
 
     def rows(self) -> list[Row]:
         """All requests in the order of submission, columns as in the schema."""
-        return self._db.execute("select * from requests order by ordinal").fetchall()
+        return self._read("select * from requests order by ordinal")
 
     def commit(self, new: Sequence[Row], changed: Sequence[Row], meta: Mapping[str, Any], *, wipe: bool) -> None:
         """Write all of it in one transaction; `wipe` deletes every request before."""
@@ -92,6 +90,13 @@ class Store:
         self._db.close()
         self._lock.close()
 
+    def _read(self, query: str) -> list[Row]:
+        """All rows of `query`. Raises UsageError where the file turns out to be damaged."""
+        try:
+            return self._db.execute(query).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self._path, error) from error
+
     def _prepare(self, path: Path) -> None:
         self._db.execute("pragma journal_mode=wal")
         self._db.execute("pragma synchronous=normal")
@@ -105,6 +110,12 @@ class Store:
         self._db.executescript(_SCHEMA)
         self._db.execute(f"pragma user_version={SCHEMA_VERSION}")
         self._db.execute("select count(id) from requests").fetchone()
+
+
+def _damaged(path: Path, error: sqlite3.DatabaseError) -> UsageError:
+    return UsageError(
+        f"{path} is damaged or no sandbox state: {error}", advice="Move it away, or give --data another folder."
+    )
 
 
 def _take_lock(folder: Path) -> IO[str]:

@@ -114,7 +114,7 @@ def test_parquet_becomes_plain_json(tmp_path: Path) -> None:
             "n": [2**62, None],
             "x": [1.5, float("nan")],
             "day": [dt.date(2024, 1, 2), None],
-            "at": [dt.datetime(2024, 1, 2, 3), None],
+            "at": [dt.datetime(2024, 1, 2, 3), None],  # noqa: DTZ001  (a column without zone)
             "price": [decimal.Decimal("12.50"), None],
             "tags": [["a", "b"], []],
             "who": [{"age": 3}, None],

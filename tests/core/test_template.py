@@ -95,6 +95,8 @@ def test_anything_else_gives_text(source: str, text: str) -> None:
         ("{{ row.name }} {{ row.tags }}", "row.tags is a list, which cannot stand inside text"),
         ("x {{ row.who }}", "row.who is a mapping or set, which cannot stand inside text"),
         ("x {{ row.keys }}", "row.keys is a function"),
+        ("x {{ row.tags | map('upper') }}", "row.tags | map('upper') is a generator"),
+        ("x {{ self }}", "cannot stand inside text"),
         ("{{ row.keys }}", "a function cannot be sent as JSON"),
         ("x {{ omit }}", "omit can only be a whole value"),
         ("{{ row.empty | int }}", '"" is not a whole number'),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from falbatch.fal.addresses import is_allowed, is_ip_literal
+from falbatch.fal.addresses import is_address, is_allowed
 
 PUBLIC = ["1.1.1.1", "34.120.0.1", "2606:4700::1111", "[2606:4700::1111]", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 LOOPBACK = ["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1"]
@@ -57,7 +57,20 @@ def test_everything_else_is_forbidden(address: str, allow_loopback: bool) -> Non
     assert not is_allowed(address, allow_loopback=allow_loopback)
 
 
-def test_literals_are_told_from_names() -> None:
-    assert is_ip_literal("1.1.1.1")
-    assert is_ip_literal("[::1]")
-    assert not is_ip_literal("localhost")
+@pytest.mark.parametrize(
+    "host",
+    ["1.1.1.1", "::1", "[::1]", "127.1", "2130706433", "0x7f.1", "0x7f000001", "017700000001", "127.0.0.1.", "0x"],
+)
+def test_addresses_are_known_in_every_spelling(host: str) -> None:
+    assert is_address(host)
+
+
+@pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "0x7f000001", "017700000001", "1.1.1.1."])
+@pytest.mark.parametrize("allow_loopback", [False, True])
+def test_odd_spellings_are_forbidden(host: str, allow_loopback: bool) -> None:
+    assert not is_allowed(host, allow_loopback=allow_loopback)
+
+
+@pytest.mark.parametrize("host", ["localhost", "v3.fal.media", "1.example", "0x7f.example", "a1", "x0x1"])
+def test_names_are_not_addresses(host: str) -> None:
+    assert not is_address(host)

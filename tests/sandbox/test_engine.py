@@ -121,6 +121,15 @@ def test_a_restored_engine_goes_on_where_the_old_one_was() -> None:
     assert [(r.started_at, r.ended_at) for r in requests] == [(0, 10), (0, 10), (10, 20), (10, 20)]
 
 
+def test_a_deadline_that_passed_while_nothing_ran_comes_before_the_free_room() -> None:
+    old, requests = an_engine(), [a_request(0), a_request(1, deadline=5.0)]
+    for request in requests:
+        old.submit(request, 0.0)
+    new = an_engine(concurrency=2)
+    new.restore(requests, 6.0)
+    assert (requests[1].status, requests[1].verdict.status) == (Status.COMPLETED, 504)
+
+
 def test_accounts_do_not_share_their_cap() -> None:
     engine = an_engine()
     mine, yours = a_request(0), a_request(1, account="you")
