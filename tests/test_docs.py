@@ -80,7 +80,9 @@ def test_a_manifest_in_the_readme_is_valid(text: str) -> None:
 
 def test_names_used_by_programs_in_the_readme_exist() -> None:
     (program,) = blocks(README, "python")
-    names = set(re.findall(r"falbatch\.([a-z]+)\(", program)) | set(re.findall(r"`falbatch\.([a-z]+)`", CHANGELOG)) - {"db"}
+    names = set(re.findall(r"falbatch\.([a-z]+)\(", program)) | set(re.findall(r"`falbatch\.([a-z]+)`", CHANGELOG)) - {
+        "db"
+    }
     assert {"run", "arun", "plan", "map"} <= names
     for name in names:
         assert callable(getattr(falbatch, name))

@@ -20,9 +20,10 @@ from falbatch.adapters.store.store import Store
 from falbatch.api import connect
 from falbatch.api.running import SANDBOX_DATA, holder_of
 from falbatch.api.workspace import Workspace, open_state
-from falbatch.core.identity import input_of, parse_json
+from falbatch.core.identity import input_of
 from falbatch.core.state import Event, State
 from falbatch.errors import UsageError, WireError
+from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
     import sqlite3

@@ -28,7 +28,7 @@ from falbatch.engine.submit import Stop
 from falbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 
     from anyio.streams.memory import MemoryObjectSendStream
 
@@ -65,7 +65,7 @@ async def map_inputs(
     limits: ExecuteSettings | None = None,
     key_file: Path | None = None,
     sandbox: bool = False,
-) -> AsyncIterator[Outcome]:
+) -> AsyncGenerator[Outcome, None]:
     """Run `endpoint` over `inputs`; yield an `Outcome` for each as it ends, those known already first.
 
     Everything is kept in the state file `state`: called again after a crash with the same inputs, it goes on, and
@@ -100,8 +100,9 @@ async def map_inputs(
             return
         origin = stack.enter_context(sandbox_process(folder / SANDBOX_DATA)) if sandbox else None
         target = connect.find_target(key_file=key_file, origin=origin)
-        async for job_id in _finishing(store, target, folder, settings):
-            yield _outcome(store, job_id, folder)
+        async with contextlib.aclosing(_finishing(store, target, folder, settings)) as finishing:
+            async for job_id in finishing:
+                yield _outcome(store, job_id, folder)
 
 
 def _items(endpoint: str, inputs: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
@@ -111,13 +112,14 @@ def _items(endpoint: str, inputs: Iterable[Mapping[str, Any]]) -> Iterator[Item]
 
 async def _finishing(
     store: Store, target: connect.Target, folder: Path, settings: ExecuteSettings
-) -> AsyncIterator[int]:
+) -> AsyncGenerator[int, None]:
     """The ids of jobs as they end. The run goes on in the background while the caller looks at one."""
     send, receive = anyio.create_memory_object_stream[int](float("inf"))
 
     def hear(event: RunEvent) -> None:
         if isinstance(event, JobEnded):
-            send.send_nowait(event.job_id)
+            with contextlib.suppress(anyio.BrokenResourceError):  # the caller has left; the state file knows
+                send.send_nowait(event.job_id)
 
     async with (
         connect.open_queue(target, connect.submit_options(None)) as queue,

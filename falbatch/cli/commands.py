@@ -250,8 +250,8 @@ def _write_csv(stream: IO[str], records: Callable[[], Iterator[dict[str, Any]]])
 
 def do_sandbox(options: argparse.Namespace) -> int:
     """`falbatch sandbox`."""
-    from falbatch.sandbox.serve import serve
     from falbatch.sandbox.flags import settings_from
+    from falbatch.sandbox.serve import serve
 
     serve(settings_from(options))
     return int(ExitCode.OK)

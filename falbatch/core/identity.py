@@ -12,12 +12,10 @@ from typing import Any, Final
 import orjson
 
 from falbatch.core.model import JobKey, JsonObject, Mode
+from falbatch.exactjson import parse_json
 
 KEY_VERSION: Final = 1
 """Part of every key: raised only if the recipe below must change, which makes every job new."""
-
-BIG_INT: Final = 2**64
-"""orjson writes integers up to 64 bits; seeds may be larger (fal-protocol §7, trap 16)."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -32,26 +30,6 @@ def canonical_json(value: Any) -> bytes:
         # Only integers beyond 64 bits come here: which encoder runs depends on the value alone.
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
-
-
-def parse_json(text: bytes | str) -> Any:
-    """JSON as Python values, integers exact (orjson turns those beyond 64 bits into floats: not used alone).
-
-    Raises `ValueError` for text that is not JSON.
-    """
-    value = orjson.loads(text)
-    return json.loads(text) if _has_float_as_big_as_an_int(value) else value
-
-
-def _has_float_as_big_as_an_int(value: Any) -> bool:
-    """True where a float is so large that it may have been an integer in the text."""
-    if isinstance(value, float):
-        return abs(value) >= BIG_INT / 2
-    if isinstance(value, dict):
-        return any(_has_float_as_big_as_an_int(part) for part in value.values())
-    if isinstance(value, list):
-        return any(_has_float_as_big_as_an_int(part) for part in value)
-    return False
 
 
 def job_key(endpoint: str, mode: Mode, input_json: bytes, replica: int) -> JobKey:

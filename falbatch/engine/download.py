@@ -16,10 +16,11 @@ from falbatch.core.artifacts import artifact_path, find_files, part_path
 from falbatch.core.backoff import BackoffPolicy, delay_s
 from falbatch.core.classify import DownloadVerdict, Failure, download_verdict, failure_of
 from falbatch.core.events import JobEnded, Listener
-from falbatch.core.identity import input_of, parse_json
+from falbatch.core.identity import input_of
 from falbatch.core.state import State
 from falbatch.engine.repeat import repeat
 from falbatch.errors import HttpError, WireError
+from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
     from falbatch.core.record import OpenJob, StoredFile, StoredResult

@@ -52,6 +52,8 @@ class _Watch:
     is_ours: bool
     """False for a request of an earlier run: its age is known by the wall clock only, so nothing is learned."""
     polls: int = 0
+    not_yet_s: float = 0.0
+    """Age at the latest question that was answered "not done"."""
     misses: int = 0
     phase: str = ""
     completed: anyio.Event = field(default_factory=anyio.Event)
@@ -136,11 +138,13 @@ class PollScheduler:
             return
         self._reach.heard()
         watch.misses = 0
+        age_s = sent_at_s - watch.accepted_at_s
         if progress.phase == "COMPLETED":
             if watch.is_ours:
-                self._durations[watch.request.endpoint].add(sent_at_s - watch.accepted_at_s)
+                self._durations[watch.request.endpoint].learn(not_yet_s=watch.not_yet_s, done_s=age_s)
             self._finish(watch, progress)
             return
+        watch.not_yet_s = age_s
         self._moved(watch, progress.phase)
         edges = self._durations[watch.request.endpoint].edges()
         self._schedule(watch, next_poll_s(self._clock.now_s() - watch.accepted_at_s, watch.polls, edges))

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.errors import HttpError
-from falbatch.fal.exact_json import parse_json
+from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

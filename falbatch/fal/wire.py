@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.errors import ReplyError
-from falbatch.fal.exact_json import parse_json
+from falbatch.exactjson import parse_json
 from falbatch.fal.problems import billable_units, parse_error
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,6 +13,7 @@ from tests.sandbox_process import SandboxProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 ENDPOINT = "fal-ai/flux/schnell"
 INPUTS = [{"prompt": f"kite {number}", "image_size": {"width": 64, "height": 64}} for number in range(6)]

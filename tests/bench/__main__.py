@@ -37,7 +37,9 @@ def main() -> None:
             for side, measured in results.items():
                 measured.append(one_run(side, sandbox, options.jobs, options.in_flight, cores[0]))
                 print(f"{side}: {measured[-1]['jobs_per_s']:.1f} jobs/s", file=sys.stderr)
-    medians = {side: {name: statistics.median(run[name] for run in runs) for name in runs[0]} for side, runs in results.items()}
+    medians = {
+        side: {name: statistics.median(run[name] for run in runs) for name in runs[0]} for side, runs in results.items()
+    }
     if options.json:
         print(json.dumps({"jobs": options.jobs, "in_flight": options.in_flight, "median": medians, "runs": results}))
     else:

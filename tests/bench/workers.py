@@ -1,4 +1,6 @@
-"""The two sides of the benchmark, each a process of its own: `python -m tests.bench.workers SIDE ORIGIN JOBS IN_FLIGHT DIR`.
+"""The two sides of the benchmark, each a process of its own.
+
+`python -m tests.bench.workers SIDE ORIGIN JOBS IN_FLIGHT DIR`
 
 Both submit the same inputs, wait for each result and write each picture to disk. falbatch also keeps its state durable.
 Prints one JSON object: wall seconds, CPU seconds, peak memory in MiB.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from falbatch.errors import ReplyError
-from falbatch.fal.exact_json import parse_json
+from falbatch.exactjson import parse_json
 from falbatch.fal.wire import (
     CancelAnswer,
     Phase,

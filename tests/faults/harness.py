@@ -12,12 +12,14 @@ import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tests.sandbox_process import SandboxProcess
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.sandbox_process import SandboxProcess
 
 RUN_S = 60.0
 """Longest time for one run of the client, however loaded the machine is."""
@@ -118,15 +120,16 @@ def assert_nothing_charged_twice(client: Client, ledger: dict[str, Any]) -> None
     strangers = [
         execution
         for execution in executions
-        if execution["request_id"] not in known
-        and json.dumps(execution["input"], sort_keys=True) not in unknown_inputs
+        if execution["request_id"] not in known and json.dumps(execution["input"], sort_keys=True) not in unknown_inputs
     ]
     assert strangers == []
 
 
 def assert_files_whole(client: Client) -> None:
     """Every artifact on record is on disk with its hash and decodes; nothing half lies about."""
-    rows = client.query("SELECT path, sha256, stored FROM artifacts a JOIN jobs j ON j.id = a.job_id WHERE state = 'done'")
+    rows = client.query(
+        "SELECT path, sha256, stored FROM artifacts a JOIN jobs j ON j.id = a.job_id WHERE state = 'done'"
+    )
     done = client.query("SELECT count(*) FROM jobs WHERE state = 'done'")[0][0]
     assert len(rows) == done
     for path, digest, stored in rows:

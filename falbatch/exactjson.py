@@ -1,4 +1,4 @@
-"""JSON from the wire without loss: fast where that is exact, slow where it is not (fal-protocol §12, seeds)."""
+"""JSON without loss: fast where that is exact, slow where it is not (fal-protocol §12, seeds). Knows nobody."""
 
 from __future__ import annotations
 
