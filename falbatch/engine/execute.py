@@ -164,7 +164,10 @@ class Execution:
 
     async def _feed(self, group: TaskGroup) -> None:
         """Start what is paid for first, then the planned jobs in the manifest's order as the window allows."""
-        for job in self._deps.store.paid_jobs():
+        paid = self._deps.store.paid_jobs()
+        # One of these may become `planned` again by a failed attempt: its own coroutine goes on with it, not another.
+        begun = {job.job_id for job in paid}
+        for job in paid:
             if job.state is State.COMPLETED and not self._settings.with_files:
                 continue
             if job.state is State.SUBMITTED:
@@ -175,11 +178,13 @@ class Execution:
         last = -1
         while chunk := self._deps.store.planned_after(last, CHUNK):
             for job in chunk:
+                last = job.seq if job.seq is not None else last
+                if job.job_id in begun:
+                    continue
                 await self._room_for_downloads()
                 if not await self._gate.slot():
                     return
                 group.start_soon(self._live, job)
-                last = job.seq if job.seq is not None else last
 
     async def _room_for_downloads(self) -> None:
         while self._fetching >= DOWNLOADS_AHEAD * self._settings.downloads:

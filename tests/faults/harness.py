@@ -87,9 +87,9 @@ class Client:
         assert len(reports) == 1, f"no report; stderr: {errors}"
         return process.returncode, reports[0]
 
-    def kill_after(self, seconds: float) -> bool:
+    def kill_after(self, seconds: float, *flags: str) -> bool:
         """Start a run and SIGKILL it after `seconds`. False when it ended by itself before that."""
-        with self.start() as process:
+        with self.start(*flags) as process:
             try:
                 process.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
