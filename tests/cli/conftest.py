@@ -99,3 +99,21 @@ def shell(tmp_path: Path, cli_sandbox: SandboxProcess) -> Shell:
     """An empty folder, and a fal that has seen nothing."""
     cli_sandbox.reset()
     return Shell(tmp_path, cli_sandbox)
+
+
+SMALL_DISK = 4 * 1024 * 1024
+"""Bytes of `small_disk`."""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, small enough to fill."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.conftest import MANIFEST
+from tests.cli.conftest import MANIFEST, SMALL_DISK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cli.conftest import Ran, Shell
@@ -114,26 +113,10 @@ def test_an_output_folder_that_cannot_be_written_is_refused(shell: Shell) -> Non
     refused(shell, shell.falbatch("run", "small.yaml"), 2, "out", "cannot be written")
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    place = tmp_path / "tiny"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("needs the right to mount a small file system")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
-def test_a_full_output_folder_is_refused(shell: Shell, tiny_disk: Path) -> None:
+def test_a_full_output_folder_is_refused(shell: Shell, small_disk: Path) -> None:
     shell.write("small.yaml", MANIFEST)
-    (tiny_disk / "ballast").write_bytes(b"\0" * (64 * 1024))
-    refused(shell, shell.falbatch("run", "small.yaml", "--output", str(tiny_disk)), 8, "no space left")
+    (small_disk / "ballast").write_bytes(b"\0" * SMALL_DISK)
+    refused(shell, shell.falbatch("run", "small.yaml", "--output", str(small_disk)), 8, "no space left")
 
 
 def test_without_a_key_nothing_begins(shell: Shell) -> None:

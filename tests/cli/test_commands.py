@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import MANIFEST
+from tests.cli.conftest import MANIFEST, SMALL_DISK, Shell
 from tests.faults.harness import wait_until
+from tests.sandbox_process import SandboxProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.cli.conftest import Shell
 
 
 def states(shell: Shell) -> dict[str, int]:
@@ -274,6 +273,61 @@ def test_cancel_asks_fal_and_the_next_run_reads_what_became_of_it(shell: Shell) 
     assert after.get("done", 0) == report["too_late"]
     assert after.get("cancelled", 0) == report["accepted"]
     assert "nothing of this batch" in shell.falbatch("cancel", "small.yaml").out
+
+
+def test_cancelled_requests_are_free_and_can_be_done_again(tmp_path: Path) -> None:
+    """One request runs at a time, so most are still queued when they are cancelled."""
+    with SandboxProcess("--seed", "6", "--concurrency", "1", "--speed", "0.05") as fal:
+        shell = Shell(tmp_path, fal)
+        shell.write("small.yaml", MANIFEST)
+        with started(shell, "run", "small.yaml") as run:
+            wait_until(lambda: states(shell) == {"submitted": 4}, seconds=20, what="four requests on record")
+            run.kill()
+        one = shell.falbatch("cancel", "small.yaml", "--name", "kite-3", "--json").objects()
+        assert (one[0]["asked"], one[0]["accepted"]) == (1, 1)
+        shell.falbatch("cancel", "small.yaml", "--name", "kite-2")
+
+        shell.write("small.yaml", MANIFEST)
+        with started(shell, "run", "small.yaml") as run:
+            wait_until(lambda: states(shell).get("cancelled") == 2, seconds=20, what="two cancelled jobs")
+            run.kill()
+        assert fal.ledger()["count"] <= 2
+        (report,) = shell.falbatch("status", "small.yaml", "--json").objects()
+        assert report["states"]["cancelled"] == 2
+
+
+def test_a_folder_or_a_state_file_stands_for_its_manifest(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.falbatch("run", "small.yaml", "--limit", "1")
+    assert shell.falbatch("run", "out").code == 0
+    ran = shell.falbatch("run", "out/falbatch.db")
+    assert "nothing to do, 4 of 4" in ran.out
+
+
+def test_a_moved_folder_goes_on(shell: Shell) -> None:
+    """The folder is all there is: state and files, with paths relative to it."""
+    shell.write("small.yaml", MANIFEST)
+    shell.falbatch("run", "small.yaml", "--limit", "2")
+    (shell.folder / "out").rename(shell.folder / "elsewhere")
+    ran = shell.falbatch("run", "small.yaml", "--output", "elsewhere", "--json")
+    assert ran.objects()[-1]["run"]["submitted"] == 2
+    assert len(list((shell.folder / "elsewhere").glob("*.jpg"))) == 4
+
+
+def test_a_disk_that_fills_up_stops_the_run_which_goes_on_later(shell: Shell, small_disk: Path) -> None:
+    shell.write(
+        "small.yaml", MANIFEST.replace("[0, 4]", "[0, 12]").replace("width: 64, height: 64", "width: 900, height: 900")
+    )
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * (SMALL_DISK - 700 * 1024))
+    ran = shell.falbatch("run", "small.yaml", "--output", str(small_disk), "--json")
+    assert ran.code == 8
+    ballast.unlink()
+    again = shell.falbatch("run", "small.yaml", "--output", str(small_disk), "--json")
+    counts = again.objects()[-1]["states"]
+    assert counts["done"] + counts["unknown"] == 12
+    assert counts["unknown"] == 0
+    assert shell.sandbox.ledger()["count"] == 12
 
 
 def test_export_joins_inputs_results_and_files(shell: Shell) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falbatch.core.identity import canonical_json, input_of, job_key
-from falbatch.exactjson import parse_json
 from falbatch.core.model import JobKey, Mode
+from falbatch.exactjson import parse_json
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,7 +131,7 @@ def test_two_slots_are_never_closer_than_the_rate_allows(per_s: float, gaps_s: l
         rate, wait_s = rate.take(now_s)
         assert wait_s >= 0
         slots.append(now_s + wait_s)
-    assert all(later - earlier >= 1 / per_s - 1e-9 for earlier, later in zip(slots, slots[1:], strict=False))
+    assert all(later - earlier >= 1 / per_s - 1e-9 for earlier, later in itertools.pairwise(slots))
 
 
 def test_a_small_batch_may_always_retry_a_little() -> None:

@@ -76,7 +76,7 @@ def test_one_row_added_is_one_job_run(tmp_path: Path) -> None:
 
 
 def test_a_request_of_an_earlier_run_that_fails_is_tried_again_by_one_coroutine(tmp_path: Path) -> None:
-    """While it waits for its next attempt it is planned again; the feeder, which reads planned jobs, leaves it alone."""
+    """While it waits for its next attempt it is planned again; the feeder leaves it alone."""
     with SandboxProcess("--seed", "4", "--speed", "0.4", "--concurrency", "1000") as fal:
         client = Client.with_jobs(tmp_path, fal, 400)
         manifest = tmp_path / "kills.yaml"
