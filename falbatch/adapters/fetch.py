@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -33,6 +34,10 @@ BYTES_MOST: Final = 20 * 1024**3
 """Largest file fetched: far above any video that fal's models make, far below a disk."""
 
 REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
+
+_CONTENT_RANGE: Final = re.compile(
+    r"bytes (?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<total>[0-9]{1,18}|\*)", re.ASCII
+)
 
 
 class Reply(Protocol):
@@ -214,7 +219,11 @@ def _range_headers(part: Path, have: int) -> dict[str, str]:
 
 
 def _continues(reply: Reply, have: int) -> bool:
-    return have > 0 and reply.headers.get("content-range", "").startswith(f"bytes {have}-")
+    """True for a 206 with all that is missing: from the byte after ours to the file's last."""
+    match = _CONTENT_RANGE.fullmatch(reply.headers.get("content-range", "").strip())
+    if match is None or have == 0 or int(match["first"]) != have:
+        return False
+    return match["total"] == "*" or int(match["last"]) + 1 == int(match["total"])
 
 
 def _length(reply: Reply) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from falbatch.adapters.fetch import Claims, Fetched, Fetcher, finish
+from falbatch.adapters.fetch import Claims, Fetched, Fetcher, finish, forget
 from falbatch.core.artifacts import decode_data_uri
 from falbatch.errors import DiskFull, OutputError, ReplyError
 
@@ -44,6 +44,7 @@ class OutputFolder:
         """Write `body` whole to `part`. Raises `OutputError`, `DiskFull`."""
 
         def write() -> Fetched:
+            forget(path)
             path.write_bytes(body)
             return finish(path, Claims("data:", content_type, None), content_type)
 
@@ -81,11 +82,11 @@ class OutputFolder:
         """The place of `relative`, its folder made."""
         place = self._inside(relative)
         if place.parent not in self._folders:
-            place.parent.mkdir(parents=True, exist_ok=True)
             if not place.parent.resolve().is_relative_to(self._root):
                 raise OutputError(
                     f"{place.parent}: a link leads out of the output folder", advice="Remove the link, or the folder."
                 )
+            _make_durably(place.parent)
             self._folders.add(place.parent)
         return place
 
@@ -136,6 +137,15 @@ def _hash(place: Path) -> bytes:
         while chunk := file.read(HASH_CHUNK):
             digest.update(chunk)
     return digest.digest()
+
+
+def _make_durably(folder: Path) -> None:
+    """Make `folder` and what is missing above it; the new names survive a power cut."""
+    if folder.is_dir():
+        return
+    _make_durably(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

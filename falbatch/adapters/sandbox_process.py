@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
+from falbatch.adapters.files import translated
 from falbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,13 +26,15 @@ def sandbox(data: Path, *, arguments: tuple[str, ...] = ()) -> Iterator[str]:
     """Run the sandbox over `data` and give its origin, e.g. `http://127.0.0.1:41234`.
 
     It reads its end from a pipe: when this process is killed, the pipe closes and the sandbox goes too.
-    Raises `UsageError` when it does not come up.
+    Raises `UsageError` when it does not come up or `data` cannot be written, `DiskFull`.
     """
-    data.mkdir(parents=True, exist_ok=True)
     log = data / "sandbox.log"
+    with translated(data):
+        data.mkdir(parents=True, exist_ok=True)
+        errors = log.open("wb")
     command = [sys.executable, "-m", "falbatch.sandbox", "--port", "0", "--data", str(data), *arguments]
     with (
-        log.open("wb") as errors,
+        errors,
         subprocess.Popen(  # noqa: S603  (our own module, no shell)
             [*command, "--stay-until-stdin-closes"],
             stdin=subprocess.PIPE,

@@ -31,7 +31,6 @@ _FIXED: Final[tuple[tuple[int, bytes, Kind], ...]] = (
     (0, b"\xff\xd8\xff", Kind(".jpg", "image/jpeg")),
     (0, b"\x89PNG\r\n\x1a\n", Kind(".png", "image/png")),
     (0, b"GIF8", Kind(".gif", "image/gif")),
-    (8, b"WEBP", Kind(".webp", "image/webp")),
     (4, b"ftypavif", Kind(".avif", "image/avif")),
     (4, b"ftypheic", Kind(".heic", "image/heic")),
     (4, b"ftypqt", Kind(".mov", "video/quicktime")),
@@ -39,8 +38,6 @@ _FIXED: Final[tuple[tuple[int, bytes, Kind], ...]] = (
     (4, b"ftyp", Kind(".mp4", "video/mp4")),
     (0, b"II*\x00", Kind(".tiff", "image/tiff")),
     (0, b"MM\x00*", Kind(".tiff", "image/tiff")),
-    (8, b"WAVE", Kind(".wav", "audio/wav")),
-    (8, b"AVI ", Kind(".avi", "video/x-msvideo")),
     (0, b"OggS", Kind(".ogg", "audio/ogg")),
     (0, b"fLaC", Kind(".flac", "audio/flac")),
     (0, b"ID3", Kind(".mp3", "audio/mpeg")),
@@ -48,14 +45,20 @@ _FIXED: Final[tuple[tuple[int, bytes, Kind], ...]] = (
     (0, b"PK\x03\x04", Kind(".zip", "application/zip")),
     (0, b"\x1f\x8b", Kind(".gz", "application/gzip")),
     (0, b"%PDF-", Kind(".pdf", "application/pdf")),
-    (8, b'{"', Kind(".safetensors", "application/octet-stream")),
 )
+
+_RIFF: Final[tuple[tuple[int, bytes, Kind], ...]] = (
+    (8, b"WEBP", Kind(".webp", "image/webp")),
+    (8, b"WAVE", Kind(".wav", "audio/wav")),
+    (8, b"AVI ", Kind(".avi", "video/x-msvideo")),
+)
+"""Kinds inside a RIFF container: the words alone may stand in any text."""
 
 _MATROSKA: Final = b"\x1a\x45\xdf\xa3"
 _HTML: Final = (b"<!doctype html", b"<html")
 
 _BY_CONTENT_TYPE: Final = {
-    **{kind.content_type: kind.extension for _, _, kind in reversed(_FIXED)},
+    **{kind.content_type: kind.extension for _, _, kind in reversed(_FIXED + _RIFF)},
     "image/jpg": ".jpg",
     "image/svg+xml": ".svg",
     "image/bmp": ".bmp",
@@ -78,12 +81,16 @@ _BY_CONTENT_TYPE: Final = {
 
 def sniff(head: bytes) -> Kind | None:
     """The kind that the first bytes of a file show, None when they show none that is known."""
-    for offset, mark, kind in _FIXED:
+    for offset, mark, kind in _FIXED + (_RIFF if head.startswith(b"RIFF") else ()):
         if head.startswith(mark, offset):
             return kind
     if head.startswith(_MATROSKA):
         return Kind(".webm", "video/webm") if b"webm" in head[:64] else Kind(".mkv", "video/x-matroska")
-    if len(head) >= 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06:
+    if head.startswith(b'{"', 8) and head[5:8] == bytes(3):
+        # Its first 8 bytes are the length of a JSON header; text may hold {" at any place, but no zeros before it.
+        return Kind(".safetensors", "application/octet-stream")
+    if len(head) >= 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 in {2, 4}:
+        # The frame mark of MPEG layers II and III; with layer I in it, UTF-16 text would pass for sound.
         return Kind(".mp3", "audio/mpeg")
     start = head.lstrip()[:16].lower()
     if start.startswith(_HTML):
@@ -113,7 +120,7 @@ def _suffix_of(url: str) -> str | None:
     return f".{suffix}" if suffix.isascii() and suffix.isalnum() and len(suffix) <= 11 else None
 
 
-_SNIFFED: Final = frozenset(kind.extension for _, _, kind in _FIXED) | {".webm", ".mkv"}
+_SNIFFED: Final = frozenset(kind.extension for _, _, kind in _FIXED + _RIFF) | {".webm", ".mkv"}
 
 
 def contradiction(kind: Kind | None, claims: tuple[str | None, ...]) -> str | None:

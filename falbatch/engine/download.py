@@ -7,7 +7,7 @@ by the next run from what is on record (design §5.3).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -91,7 +91,8 @@ class Downloader:
             return
         fetched = await self._fetch(want, part)
         number_of = count if want.place < count else 1
-        path = self._free_path(job, want.place if number_of > 1 else 0, number_of, fetched.extension)
+        beside = {file.path.casefold() for file in self._store.files_of(job.job_id) if file.place != want.place}
+        path = self._free_path(job, want.place if number_of > 1 else 0, number_of, fetched.extension, beside)
         await self._store.record(
             changes.FileReady(
                 job.job_id,
@@ -134,11 +135,13 @@ class Downloader:
             attempts=TRIES,
         )
 
-    def _free_path(self, job: OpenJob, place: int, count: int, extension: str) -> str:
-        """The path of a file; beside the plain one when that is another job's, or nobody's we know of."""
+    def _free_path(self, job: OpenJob, place: int, count: int, extension: str, beside: set[str]) -> str:
+        """The path of a file; another than the plain one when that is another job's, nobody's we know of, or one of
+        `beside`, the job's other files: a sidecar may lie beside a file that is JSON too."""
         plain = artifact_path(job.name, place, count, extension)
         path = plain
-        if not self._is_ours(job, plain) or (self._owner(plain) is None and self._files.is_taken(plain)):
+        is_free = self._is_ours(job, plain) and plain.casefold() not in beside
+        if not is_free or (self._owner(plain) is None and self._files.is_taken(plain)):
             path = artifact_path(job.name, place, count, extension, apart=job.key.hex()[:8])
         self._taken[path.casefold()] = job.job_id
         return path
@@ -169,9 +172,16 @@ class Downloader:
 def wanted_files(job: OpenJob, result: StoredResult, *, sidecar: bool) -> list[_Wanted]:
     """The files that a result stands for: those it points at; itself when it is no JSON, or points at none; and the
     sidecar with the whole result when that is wanted."""
-    if not result.content_type.partition(";")[0].strip().endswith("json"):
+    output: Any = None
+    is_json = _may_be_json(result.content_type)
+    if is_json:
+        try:
+            output = parse_json(result.body)
+        except ValueError:
+            is_json = False
+    if not is_json:
         return [_Wanted(0, body=result.body, content_type=result.content_type)]
-    refs = find_files(parse_json(result.body), input_of(job.input_json))
+    refs = find_files(output, input_of(job.input_json))
     wanted = [
         _Wanted(place, url=ref.url, content_type=ref.content_type, size_bytes=ref.size_bytes)
         for place, ref in enumerate(refs)
@@ -179,3 +189,9 @@ def wanted_files(job: OpenJob, result: StoredResult, *, sidecar: bool) -> list[_
     if sidecar or not wanted:
         wanted.append(_Wanted(len(wanted), body=result.body, content_type="application/json"))
     return wanted
+
+
+def _may_be_json(content_type: str) -> bool:
+    """By its type, or for want of one: the same words as `fal/wire` has for it."""
+    bare = content_type.partition(";")[0].strip().lower()
+    return not bare or bare == "application/json" or bare.endswith("+json")

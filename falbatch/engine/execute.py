@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.lowlevel
 
 from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.events import JobEnded, JobMoved, Listener, RunEvent, RunStopping
@@ -175,6 +176,7 @@ class Execution:
             else:
                 await self._room_for_downloads()
             group.start_soon(self._live, job)
+            await anyio.lowlevel.checkpoint()  # lets it begin, so that the next look at the room counts it
         last = -1
         while chunk := self._deps.store.planned_after(last, CHUNK):
             for job in chunk:

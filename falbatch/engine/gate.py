@@ -66,6 +66,8 @@ class SubmitGate:
             pause_s = self.cool_down.wait_s(self._clock.now_s())
             if pause_s > 0:
                 await self._clock.sleep(pause_s)
+                # The slot passed by during the pause: without a new one, all who wait would leave at once after it.
+                has_slot = False
             elif has_slot:
                 return
             else:

@@ -21,17 +21,22 @@ class Reach:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._heard_at_s = clock.now_s()
+        self._missed_since_s: float | None = None
+        """When the first call since fal's last answer got none; None when none failed. A run that asked nothing for an
+        hour (it was downloading) has no reason to complain of silence."""
         self._ever = False
 
     def heard(self) -> None:
         """fal answered, whatever it said."""
-        self._heard_at_s = self._clock.now_s()
+        self._missed_since_s = None
         self._ever = True
 
     def missed(self, error: Exception) -> None:
         """A call got no answer. Raises `FalUnreachable` when that has gone on for too long."""
-        silent_s = self._clock.now_s() - self._heard_at_s
+        now_s = self._clock.now_s()
+        if self._missed_since_s is None:
+            self._missed_since_s = now_s
+        silent_s = now_s - self._missed_since_s
         if silent_s >= (PATIENCE_S if self._ever else PATIENCE_AT_START_S):
             raise FalUnreachable(
                 f"fal has not answered for {silent_s:.0f} s: {error}",

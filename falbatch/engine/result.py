@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 READS: Final = 12
 """Tries to read one result before it is left for the next run: about five minutes at the default back-off."""
 
+NOT_YET_LOOKS: Final = 30
+"""A completed request whose result is "not yet" for so many looks (half a minute) is not late: an app's own 400
+looks the same (fal-protocol §3.4), and would be asked for without end."""
+
 GONE_LOOKS: Final = 3
 """A result is believed to be gone when it was looked for this often: a 404 may be a gateway's bad moment."""
 
@@ -61,9 +65,13 @@ class ResultReader:
         Raises `CredentialsError`, `FalUnreachable`.
         """
         pause_s = 0.0
+        looks = {ResultVerdict.NOT_YET: NOT_YET_LOOKS, ResultVerdict.GONE: GONE_LOOKS}
         for look in count(1):
             try:
-                progress = await self._polls.completion(job.name, request, is_ours=is_ours, not_before_s=pause_s)
+                # Only the first wait is as long as the request took, and teaches something.
+                progress = await self._polls.completion(
+                    job.name, request, is_ours=is_ours and look == 1, not_before_s=pause_s
+                )
             except WireError as error:
                 # Whatever a status call answers is no outcome of the job (fal-protocol §13.1).
                 return await self._stuck(job, error), None
@@ -71,7 +79,7 @@ class ResultReader:
                 result = await self._read(request)
             except WireError as error:
                 verdict = result_verdict(error)
-                if verdict is ResultVerdict.NOT_YET or (verdict is ResultVerdict.GONE and look < GONE_LOOKS):
+                if look < looks.get(verdict, 0):
                     pause_s = NOT_YET_S
                     continue
                 return await self._without_result(job, request, error, verdict), None
@@ -126,14 +134,14 @@ class ResultReader:
         match verdict:
             case ResultVerdict.ACCOUNT:
                 raise CredentialsError(f"fal refuses the key: {error}", advice=KEY_ADVICE)
-            case ResultVerdict.ASK_AGAIN | ResultVerdict.NOT_YET:
+            case ResultVerdict.ASK_AGAIN:
                 return await self._stuck(job, error)
             case ResultVerdict.GONE:
                 gone = Failure("result_gone", f"fal no longer has request {request.request_id}", 404)
                 return await self._end(job, request, error, Event.REQUEST_FAILED, gone)
             case ResultVerdict.CANCELLED:
                 return await self._end(job, request, error, Event.REQUEST_CANCELLED, failure_of(error))
-            case ResultVerdict.FAILED:
+            case ResultVerdict.FAILED | ResultVerdict.NOT_YET:
                 return await self._end(job, request, error, Event.REQUEST_FAILED, failure_of(error))
             case ResultVerdict.WORTH_ANOTHER:
                 return await self._another(job, request, error)
@@ -148,10 +156,11 @@ class ResultReader:
         return job
 
     async def _another(self, job: OpenJob, request: RequestOnRecord, error: WireError) -> OpenJob:
-        """Grant a further attempt within the job's own bound and the batch's budget; wait its pause."""
+        """Grant a further attempt within the job's own bound and the batch's budget; wait its pause. A job that left
+        the manifest gets none: what it cost is brought home, nothing more is spent on it."""
         failure = failure_of(error)
         failures = job.failures + 1
-        if failures >= self._attempts or not self._gate.budget.has_room:
+        if job.seq is None or failures >= self._attempts or not self._gate.budget.has_room:
             return await self._end(job, request, error, Event.REQUEST_FAILED, failure)
         self._gate.budget = self._gate.budget.after_retry()
         planned = await self._end(job, request, error, Event.ATTEMPT_FAILED, failure)

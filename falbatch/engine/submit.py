@@ -101,7 +101,8 @@ class Submitter:
         self._reach = reach
         self._stop = stop
         self._listen = listen
-        self._accepted_at_s = clock.now_s()
+        self._refused_since_s: float | None = None
+        """When the first submit since the last acceptance was refused; None when none was."""
         self._unanswered_in_a_row = 0
 
     async def submit(self, job: OpenJob) -> OpenJob:
@@ -156,7 +157,7 @@ class Submitter:
             )
         )
         self._reach.heard()
-        self._accepted_at_s = self._clock.now_s()
+        self._refused_since_s = None
         self._unanswered_in_a_row = 0
         self._gate.accepted(sent_at_s)
         self._listen(JobSubmitted(job.name, accepted.request_id))
@@ -213,7 +214,10 @@ class Submitter:
         retry_after_s = error.retry_after_s if isinstance(error, HttpError) else None
         pause_s = self._gate.refused(sent_at_s, retry_after_s)
         self._listen(SubmitPaused(pause_s, str(error), refused=True))
-        refused_s = self._clock.now_s() - self._accepted_at_s
+        now_s = self._clock.now_s()
+        if self._refused_since_s is None:
+            self._refused_since_s = now_s
+        refused_s = now_s - self._refused_since_s
         if refused_s >= REFUSED_FOR_S:
             self._gate.close(
                 FalUnreachable(

@@ -126,15 +126,16 @@ def open_writer(path: Path) -> sqlite3.Connection:
     Raises `StateError` for a damaged, foreign or newer file, `OutputError` where the folder cannot be written.
     """
     with translated(path):
-        is_new = not path.exists() or path.stat().st_size == 0
         path.touch(mode=0o600)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
         try:
-            _configure(connection)
-            if is_new:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+            # Checked before anything is set: a file that is not ours stays as it is, to the byte.
+            if _is_blank(connection):
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             else:
                 _check_file(connection, path)
+            _configure(connection)
             _migrate(connection, path)
         except BaseException:
             connection.close()
@@ -145,7 +146,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open an existing state file for reading, also while a run writes to it. It may create temporary tables.
 
-    Raises `StateError` for a missing, damaged, foreign or differently versioned file.
+    A file whose making was cut short reads as the state of a batch that never ran. Raises `StateError` for a
+    missing, damaged, foreign or differently versioned file.
     """
     if not path.is_file():
         raise StateError(
@@ -158,6 +160,9 @@ def open_reader(path: Path) -> sqlite3.Connection:
         )
         try:
             connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+            if _is_blank(connection):
+                connection.close()
+                return open_empty()
             _check_file(connection, path)
             if _version(connection) < SCHEMA_VERSION:
                 raise StateError(
@@ -178,8 +183,14 @@ def open_empty() -> sqlite3.Connection:
     return connection
 
 
+def _is_blank(connection: sqlite3.Connection) -> bool:
+    """True for a new file, and for one whose making was cut short (killed, disk full) before it held a table."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] not in {0, APPLICATION_ID}:
+        return False
+    return _version(connection) == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+
+
 def _configure(connection: sqlite3.Connection) -> None:
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     connection.execute("PRAGMA journal_mode = WAL")
     # FULL: what was committed survives a power cut. With group commit it costs the same as NORMAL (measured).
     connection.execute("PRAGMA synchronous = FULL")
@@ -209,7 +220,9 @@ def _check_file(connection: sqlite3.Connection, path: Path) -> None:
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     version = _version(connection)
     if 0 < version < SCHEMA_VERSION:
-        with contextlib.closing(sqlite3.connect(path.with_suffix(f".v{version}.bak"))) as backup:
+        copy = path.with_suffix(f".v{version}.bak")
+        copy.touch(mode=0o600)
+        with contextlib.closing(sqlite3.connect(copy)) as backup:
             connection.backup(backup)
     for number in range(version, SCHEMA_VERSION):
         connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]}; PRAGMA user_version = {number + 1}; COMMIT;")
@@ -230,7 +243,7 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         name = getattr(error, "sqlite_errorname", "")
-        if name.startswith("SQLITE_FULL") or name == "SQLITE_IOERR_WRITE":
+        if name.startswith("SQLITE_FULL") or name in {"SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}:
             raise DiskFull(
                 f"{path}: no space left for the state file", advice="Free some space and run again."
             ) from error

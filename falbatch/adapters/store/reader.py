@@ -27,6 +27,11 @@ _OPEN_JOB: Final = (
     " FROM jobs j LEFT JOIN requests r ON r.request_id = j.request_id"
 )
 
+_PLANNED: Final = (
+    f"{_OPEN_JOB} WHERE j.state = 'planned'"
+    " AND (NOT EXISTS (SELECT 1 FROM selection) OR j.id IN (SELECT job_id FROM selection))"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
@@ -89,14 +94,18 @@ def paid_jobs(connection: sqlite3.Connection) -> list[OpenJob]:
 
 
 def planned_after(connection: sqlite3.Connection, seq: int, limit: int) -> list[OpenJob]:
-    """The next jobs to submit, in the manifest's order. In a partial run only the selected ones."""
-    rows = connection.execute(
-        f"{_OPEN_JOB} WHERE j.state = 'planned' AND j.seq > ?"
-        " AND (NOT EXISTS (SELECT 1 FROM selection) OR j.id IN (SELECT job_id FROM selection))"
-        " ORDER BY j.seq LIMIT ?",
-        (seq, limit),
-    )
-    return [_open_job(row) for row in rows]
+    """The next jobs to submit, in the manifest's order. In a partial run only the selected ones.
+
+    Partial runs count their own part, so jobs may share a place: those at the last place all come, beyond `limit`.
+    """
+    jobs = [
+        _open_job(row) for row in connection.execute(f"{_PLANNED} AND j.seq > ? ORDER BY j.seq LIMIT ?", (seq, limit))
+    ]
+    if len(jobs) < limit:
+        return jobs
+    last = jobs[-1].seq
+    at_last = connection.execute(f"{_PLANNED} AND j.seq = ? ORDER BY j.id", (last,))
+    return [job for job in jobs if job.seq != last] + [_open_job(row) for row in at_last]
 
 
 def at_fal(connection: sqlite3.Connection) -> list[OpenJob]:

@@ -6,7 +6,7 @@ because they depend on all jobs together.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Item, JobKey, Mode
@@ -90,18 +90,32 @@ def default_name(label: str, key: JobKey) -> str:
 
 def _number_replicas(connection: sqlite3.Connection) -> None:
     """Rows that render to the same job are its replicas 0, 1, 2 … in the manifest's order (design §5.2)."""
-    alike = connection.execute(
-        "SELECT seq, n, label, named, name, endpoint, mode, input FROM ("
-        " SELECT *, row_number() OVER (PARTITION BY key ORDER BY seq) - 1 AS n FROM stage"
-        " WHERE key IN (SELECT key FROM stage GROUP BY key HAVING count(*) > 1)) WHERE n > 0"
-    ).fetchall()
-    for seq, replica, label, named, name, endpoint, mode, input_json in alike:
-        key = job_key(endpoint, Mode(mode), input_json, replica)
-        settled = name if named else default_name(label, key)
-        connection.execute(
-            "UPDATE stage SET key = ?, replica = ?, name = ?, fold = ? WHERE seq = ?",
-            (key, replica, settled, fold(settled), seq),
+    connection.execute("DROP TABLE IF EXISTS temp.twins")
+    connection.execute("CREATE TEMP TABLE twins (seq INTEGER PRIMARY KEY, replica INTEGER)")
+    connection.execute(
+        "INSERT INTO twins SELECT seq, n FROM"
+        " (SELECT seq, row_number() OVER (PARTITION BY key ORDER BY seq) - 1 AS n FROM stage) WHERE n > 0"
+    )
+    last = -1
+    while alike := connection.execute(_TWINS, (last, CHUNK)).fetchall():
+        connection.executemany(
+            "UPDATE stage SET key = ?, replica = ?, name = ?, fold = ? WHERE seq = ?", map(_as_replica, alike)
         )
+        last = alike[-1][0]
+    connection.execute("DROP TABLE temp.twins")
+
+
+_TWINS: Final = (
+    "SELECT t.seq, t.replica, s.label, s.named, s.name, s.endpoint, s.mode, s.input"
+    " FROM twins t JOIN stage s ON s.seq = t.seq WHERE t.seq > ? ORDER BY t.seq LIMIT ?"
+)
+
+
+def _as_replica(row: tuple[Any, ...]) -> tuple[object, ...]:
+    seq, replica, label, named, name, endpoint, mode, input_json = row
+    key = job_key(endpoint, Mode(mode), input_json, replica)
+    settled = name if named else default_name(label, key)
+    return key, replica, settled, fold(settled), seq
 
 
 def clashes(connection: sqlite3.Connection, *, file: str, line: int, column: int) -> list[Problem]:
@@ -160,7 +174,8 @@ def adopt(connection: sqlite3.Connection, *, whole: bool, at: float) -> None:
     """Make the staged plan the state's: new jobs become `planned`, jobs that left lose their place.
 
     With `whole=False` (a run over a part of the manifest) jobs outside the stage stay as they are, and the part is
-    kept in `selection`. The caller holds a transaction.
+    kept in `selection`; a job that had left the manifest and is back gets a place again. The caller
+    holds a transaction.
     """
     connection.execute(
         "INSERT INTO jobs (key, seq, name, endpoint, mode, input, replica, origin, state, updated_at)"
@@ -171,6 +186,9 @@ def adopt(connection: sqlite3.Connection, *, whole: bool, at: float) -> None:
     connection.execute("DELETE FROM selection")
     if not whole:
         connection.execute("INSERT INTO selection SELECT j.id FROM stage s JOIN jobs j ON j.key = s.key")
+        connection.execute(
+            "UPDATE jobs SET seq = s.seq, origin = s.origin FROM stage s WHERE s.key = jobs.key AND jobs.seq IS NULL"
+        )
         return
     connection.execute(
         "UPDATE jobs SET seq = NULL WHERE seq IS NOT NULL AND NOT EXISTS (SELECT 1 FROM stage s WHERE s.key = jobs.key)"

@@ -65,6 +65,8 @@ class Writer:
 
     async def record(self, *happened: Change) -> None:
         """Return when `happened` is on disk. Raises what the group's commit raised (`DiskFull`, `StateError`)."""
+        if not happened:
+            return
         group = self._group
         group.changes.extend(happened)
         self._wake.set()
@@ -78,15 +80,20 @@ class Writer:
         Cancelling it does not stop it: what was handed over is written first.
         """
         with anyio.CancelScope(shield=True):
-            while self._group.changes or not self._closing:
-                if not self._group.changes:
-                    await self._wake.wait()
-                await anyio.sleep(LINGER_S)
-                group, self._group = self._group, _Group()
-                self._wake = anyio.Event()
-                if group.changes:
-                    await self._commit(group)
-            self.closed.set()
+            try:
+                while self._group.changes or not self._closing:
+                    await self._next_group()
+            finally:
+                self.closed.set()
+
+    async def _next_group(self) -> None:
+        if not self._group.changes:
+            await self._wake.wait()
+        await anyio.sleep(LINGER_S)
+        group, self._group = self._group, _Group()
+        self._wake = anyio.Event()
+        if group.changes:
+            await self._commit(group)
 
     def close(self) -> None:
         """Let `run` return once everything pending is committed."""
@@ -98,6 +105,9 @@ class Writer:
             await anyio.to_thread.run_sync(self._commit_rows, group.changes)
         except (FalbatchError, IllegalTransition) as error:
             group.error = error
+        except BaseException as error:
+            group.error = error  # a bug of ours ends the run; until then nobody may take it for a commit
+            raise
         finally:
             group.committed.set()
 
@@ -223,6 +233,7 @@ def _(change: changes.ResultStored, connection: sqlite3.Connection) -> None:
         "INSERT OR REPLACE INTO results (job_id, request_id, content_type, body) VALUES (?, ?, ?, ?)",
         (change.job_id, change.request_id, change.content_type, change.body),
     )
+    _clear_blame(connection, change.job_id)
     # A new result makes the files of an older one, if there was any, nobody's.
     connection.execute("DELETE FROM artifacts WHERE job_id = ?", (change.job_id,))
     log_event(connection, change.at, change.job_id, change.event, change.request_id)
