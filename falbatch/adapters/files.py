@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from falbatch.adapters.fetch import Claims, Fetched, Fetcher, finish, forget
 from falbatch.core.artifacts import decode_data_uri
-from falbatch.errors import DiskFull, OutputError, ReplyError
+from falbatch.errors import DiskFull, OutputError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ class OutputFolder:
             try:
                 body, named_type = decode_data_uri(url)
             except ValueError as error:
-                raise ReplyError(str(error)) from error
+                raise TransportError(str(error), sent=False, kind="refused_url") from error
             return await self.keep(body, part, content_type=named_type or content_type)
         with self._translated(part):
             return await self._fetcher.fetch(Claims(url, content_type, size_bytes), self._ready(part))

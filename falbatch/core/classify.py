@@ -93,8 +93,8 @@ def submit_verdict(error: WireError) -> SubmitVerdict:
             return SubmitVerdict.REFUSED
         case HttpError() if error.status in ACCOUNT_STATUSES:
             return SubmitVerdict.ACCOUNT
-        case HttpError() if error.status == 408 or error.status >= 500:
-            # 408 and every 5xx may follow an accepted request, with or without fal's own marks.
+        case HttpError() if error.status in {408, 499} or error.status >= 500:
+            # 408, 499 and every 5xx may follow an accepted request, with or without fal's own marks.
             return SubmitVerdict.UNKNOWN
         case HttpError():
             return SubmitVerdict.REJECTED
@@ -118,7 +118,7 @@ def result_verdict(error: WireError) -> ResultVerdict:
 
 def _outcome_of(error: HttpError) -> ResultVerdict:
     """The verdict on a reply that fal itself gave."""
-    if error.status in {401, 403} and not error.error_type:
+    if error.status in ACCOUNT_STATUSES and not error.error_type:
         return ResultVerdict.ACCOUNT
     if error.status in {408, 409} or (error.status == 429 and not error.error_type and error.retryable is None):
         return ResultVerdict.ASK_AGAIN

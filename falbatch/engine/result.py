@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from falbatch.engine.ports import Clock, Progress, Queue, Result, Store
     from falbatch.engine.reach import Reach
 
-READS: Final = 12
-"""Tries to read one result before it is left for the next run: about five minutes at the default back-off."""
+READS: Final = 40
+"""Tries to read one result before it is left for the next run: at the default back-off a little longer than the run's
+whole patience with a silent fal (`engine/reach.py`)."""
 
 NOT_YET_LOOKS: Final = 30
 """A completed request whose result is "not yet" for so many looks (half a minute) is not late: an app's own 400

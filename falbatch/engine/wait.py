@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from falbatch.engine.ports import Clock, Progress, Queue
     from falbatch.engine.reach import Reach
 
-MOST_MISSES: Final = 20
+MOST_MISSES: Final = 40
 """Failed status calls in a row about one request (while others may succeed) before it is left for another run."""
 
 NOT_FOUND_LOOKS: Final = 4

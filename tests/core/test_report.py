@@ -1,0 +1,127 @@
+"""The exit code that follows from how a batch stands, and the JSON that scripts read."""
+
+from __future__ import annotations
+
+import pytest
+
+from falbatch.core.report import (
+    ADVICE,
+    ADVICE_DEFAULT,
+    BatchStatus,
+    FailureGroup,
+    Report,
+    RunTally,
+    UnknownJob,
+    exit_code_of,
+    status_json,
+)
+from falbatch.core.state import State
+from falbatch.errors import ExitCode
+
+
+def status(**counts: int) -> BatchStatus:
+    return BatchStatus(
+        name="portraits",
+        counts={State(state): count for state, count in counts.items()},
+        orphaned=2,
+        files=7,
+        bytes=4096,
+        executions=9,
+        billable_units=1.5,
+        failures=(FailureGroup("content_policy_violation", 2, "no", "a-1"), FailureGroup("http_500", 1, "oops", "a-2")),
+        unknown=(UnknownJob("a-3", '{"prompt":"x"}', 1_700_000_000.5),),
+        stuck=(FailureGroup("transport_timeout", 1, "slow", "a-4"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "whole", "part"),
+    [
+        (State.PLANNED, ExitCode.INCOMPLETE, ExitCode.OK),
+        (State.SUBMITTING, ExitCode.INCOMPLETE, ExitCode.INCOMPLETE),
+        (State.SUBMITTED, ExitCode.INCOMPLETE, ExitCode.INCOMPLETE),
+        (State.COMPLETED, ExitCode.INCOMPLETE, ExitCode.INCOMPLETE),
+        (State.DONE, ExitCode.OK, ExitCode.OK),
+        (State.FAILED, ExitCode.INCOMPLETE, ExitCode.INCOMPLETE),
+        (State.CANCELLED, ExitCode.INCOMPLETE, ExitCode.INCOMPLETE),
+        (State.UNKNOWN, ExitCode.INCOMPLETE, ExitCode.INCOMPLETE),
+    ],
+)
+def test_one_job_in_a_state_decides_the_exit_code(state: State, whole: ExitCode, part: ExitCode) -> None:
+    counts = {"done": 5, state.value: 1}
+    assert exit_code_of(status(**counts)) is whole
+    assert exit_code_of(status(**counts), whole_run=False) is part
+
+
+def test_an_empty_batch_is_in_order() -> None:
+    assert exit_code_of(status()) is ExitCode.OK
+
+
+def test_counts_add_up() -> None:
+    batch = status(done=3, failed=2, unknown=1)
+    assert batch.total == 6
+    assert batch.count(State.FAILED, State.UNKNOWN, State.PLANNED) == 3
+
+
+def test_advice_is_by_error_type() -> None:
+    assert FailureGroup("http_404", 1, "m", "j").advice == ADVICE["http_404"]
+    assert FailureGroup("never_heard_of", 1, "m", "j").advice == ADVICE_DEFAULT
+
+
+STATUS_JSON = {
+    "name": "portraits",
+    "total": 3,
+    "states": {
+        "planned": 0,
+        "submitting": 0,
+        "submitted": 0,
+        "completed": 0,
+        "done": 2,
+        "failed": 1,
+        "cancelled": 0,
+        "unknown": 0,
+    },
+    "orphaned": 2,
+    "files": 7,
+    "bytes": 4096,
+    "executions": 9,
+    "billable_units": 1.5,
+    "failures": [
+        {
+            "error_type": "content_policy_violation",
+            "count": 2,
+            "example": "no",
+            "job": "a-1",
+            "advice": ADVICE["content_policy_violation"],
+        },
+        {"error_type": "http_500", "count": 1, "example": "oops", "job": "a-2", "advice": ADVICE_DEFAULT},
+    ],
+    "stuck": [{"error_type": "transport_timeout", "count": 1, "example": "slow", "job": "a-4"}],
+    "unknown": [{"name": "a-3", "input_json": '{"prompt":"x"}', "submitted_at": 1_700_000_000.5}],
+}
+
+
+def test_a_status_as_json_names_every_state() -> None:
+    assert status_json(status(done=2, failed=1)) == STATUS_JSON
+
+
+def test_a_report_as_json_has_stable_fields() -> None:
+    tally = RunTally(submitted=3, finished=2, failed=1, further_attempts=1, refusals=4, status_calls=9, seconds=1.5)
+    report = Report(status(done=2, failed=1), tally, "out", ExitCode.INCOMPLETE, advice="look")
+    assert report.as_json() == {
+        "event": "report",
+        "exit_code": 3,
+        "output_dir": "out",
+        "advice": "look",
+        "run": {
+            "submitted": 3,
+            "finished": 2,
+            "failed": 1,
+            "further_attempts": 1,
+            "refusals": 4,
+            "status_calls": 9,
+            "seconds": 1.5,
+            "stopped_by": "",
+        },
+        **STATUS_JSON,
+    }
