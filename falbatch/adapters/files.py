@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from falbatch.adapters.fetch import Claims, Fetched, Fetcher, finish, forget
 from falbatch.core.artifacts import decode_data_uri
-from falbatch.errors import DiskFull, OutputError, TransportError
+from falbatch.errors import DiskFull, OutputError, ReplyError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,18 +35,22 @@ class OutputFolder:
             try:
                 body, named_type = decode_data_uri(url)
             except ValueError as error:
-                raise TransportError(str(error), sent=False, kind="refused_url") from error
+                raise TransportError(str(error), sent=False, kind="refused_content") from error
             return await self.keep(body, part, content_type=named_type or content_type)
         with self._translated(part):
             return await self._fetcher.fetch(Claims(url, content_type, size_bytes), self._ready(part))
 
     async def keep(self, body: bytes, part: str, *, content_type: str | None) -> Fetched:
-        """Write `body` whole to `part`. Raises `OutputError`, `DiskFull`."""
+        """Write `body` whole to `part`. Raises `OutputError`, `DiskFull`, and `TransportError` (`refused_content`)
+        when it is not what `content_type` says: it came with the result, so no other try will bring a better one."""
 
         def write() -> Fetched:
             forget(path)
             path.write_bytes(body)
-            return finish(path, Claims("data:", content_type, None), content_type)
+            try:
+                return finish(path, Claims("data:", content_type, None), content_type)
+            except ReplyError as error:
+                raise TransportError(str(error), sent=False, kind="refused_content") from error
 
         with self._translated(part):
             path = self._ready(part)

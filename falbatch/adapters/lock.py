@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
 
@@ -13,16 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+RUN_WAITS_S: Final = 0.5
+"""`is_held` holds the lock for a moment to find out: a run is not refused because somebody looked at its status."""
+
+LOOK_WAITS_S: Final = 0.05
+"""The same between two who only look."""
+
+POLL_S: Final = 0.005
+
 
 @contextlib.contextmanager
 def held(state: Path, *, holder: Callable[[], str]) -> Iterator[None]:
-    """Hold the lock of a state file. Raises `StateError` at once when another process has it.
+    """Hold the lock of a state file. Raises `StateError` when another process keeps it for half a second.
 
     `holder()` describes, for that message, who is on record as the runner ("" when nobody is).
     """
-    lock = FileLock(_lock_path(state), timeout=0)
+    lock = FileLock(_lock_path(state), timeout=RUN_WAITS_S)
     try:
-        lock.acquire()
+        lock.acquire(poll_interval=POLL_S)
     except Timeout:
         raise StateError(
             f"{state}: in use by another run{holder()}",
@@ -43,9 +51,9 @@ def is_held(state: Path) -> bool:
     """True while some process holds the lock of a state file."""
     if not _lock_path(state).exists():
         return False
-    lock = FileLock(_lock_path(state), timeout=0)
+    lock = FileLock(_lock_path(state), timeout=LOOK_WAITS_S)
     try:
-        lock.acquire()
+        lock.acquire(poll_interval=POLL_S)
     except (Timeout, OSError):
         return True
     lock.release()

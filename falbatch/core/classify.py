@@ -176,7 +176,7 @@ class DownloadVerdict(Enum):
 DEAD_LINK_STATUSES: Final = frozenset({401, 403, 404, 410})
 """Answers of a file server that do not get better (§13.1 "download GET", trap 5)."""
 
-REFUSED_KINDS: Final = frozenset({"refused_address", "refused_url", "refused_size"})
+REFUSED_KINDS: Final = frozenset({"refused_address", "refused_url", "refused_size", "refused_content"})
 """Kinds of `TransportError` that are our own refusal."""
 
 

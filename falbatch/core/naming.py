@@ -85,6 +85,7 @@ def _component(text: str) -> str:
     """One folder or file name. A leading "." would hide it and a leading "-" look like a flag: both get a "_"."""
     cleaned = "".join("_" if unicodedata.category(character)[0] in "CZ" and character != " " else character
                       for character in text)  # fmt: skip
+    cleaned = cleaned.strip(" ").rstrip(". ")  # " CON" is a device name too, once it is stripped
     cleaned = str(sanitize_filename(cleaned, replacement_text="_", platform="universal", max_len=None))
     cleaned = cleaned.strip(" ").rstrip(". ") or "_"
     if cleaned[0] in ".-~":

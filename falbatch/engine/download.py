@@ -163,7 +163,7 @@ class Downloader:
             case DownloadVerdict.GONE:
                 failure = Failure("file_gone", f"the result's link is dead: {error}", failure.http_status)
             case DownloadVerdict.REFUSED:
-                failure = Failure("file_refused", f"the result's link is not fetched: {error}", failure.http_status)
+                failure = Failure("file_refused", f"the result's file is not taken: {error}", failure.http_status)
         await self._store.record(changes.FilesGone(job.job_id, at, failure))
         self._listen(JobEnded(job.job_id, job.key, job.name, State.FAILED, failure))
         return replace(job, state=State.FAILED)

@@ -14,7 +14,8 @@ import pytest
 
 from falbatch.adapters.fetch import Fetcher, meta_path
 from falbatch.adapters.files import OutputFolder, make_folder
-from falbatch.errors import DiskFull, ExitCode, HttpError, OutputError, ReplyError, TransportError
+from falbatch.core.classify import DownloadVerdict, download_verdict
+from falbatch.errors import DiskFull, ExitCode, HttpError, OutputError, TransportError
 from tests.adapters.conftest import Site, cut, resumable, whole
 
 if TYPE_CHECKING:
@@ -115,9 +116,11 @@ async def test_a_file_that_came_inside_the_result_is_unpacked(
         "data:image/gif;base64," + base64.b64encode(GIF[:-2]).decode() + "AA",
     ],
 )
-async def test_a_broken_data_uri_is_an_answer_that_makes_no_sense(files: OutputFolder, root: Path, uri: str) -> None:
-    with pytest.raises(ReplyError):
+async def test_a_broken_data_uri_is_refused_for_good(files: OutputFolder, root: Path, uri: str) -> None:
+    """It came with the result: no other try will bring a better one."""
+    with pytest.raises(TransportError) as caught:
         await files.fetch(uri, ".a.0.part", size_bytes=None, content_type=None)
+    assert download_verdict(caught.value) is DownloadVerdict.REFUSED
     assert _names(root) == []
 
 

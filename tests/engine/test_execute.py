@@ -287,7 +287,15 @@ async def test_a_result_that_never_comes_is_not_looked_for_without_end() -> None
     assert len(run.queue.results) == NOT_YET_LOOKS
 
 
-@pytest.mark.parametrize("error", [gateway(502), unanswered(), ReplyError("cut")], ids=str)
+async def test_a_fal_that_falls_silent_before_the_result_ends_the_run() -> None:
+    run = Run()
+    run.queue.on_result.default = unanswered()
+    await run.run()
+    assert run.store.states() == [State.SUBMITTED]
+    assert isinstance(run.execution.ended_by, FalUnreachable)
+
+
+@pytest.mark.parametrize("error", [gateway(502), ReplyError("cut")], ids=str)
 async def test_a_result_that_cannot_be_read_stays_at_fal_for_another_run(
     error: HttpError | ReplyError,
 ) -> None:
