@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn, Self, TextIO
 
 from tqdm import tqdm
@@ -27,7 +29,7 @@ class ProgressDisplay:
     def __init__(self, counter: Counter, *, stream: TextIO | None = None, is_terminal: bool | None = None) -> None:
         self._counter = counter
         self._stream = stream or sys.stderr
-        self._is_terminal = self._stream.isatty() if is_terminal is None else is_terminal
+        self._is_terminal = _has_width(self._stream) if is_terminal is None else is_terminal
         self._began_s = self._shown_s = time.monotonic()
         self._bar: tqdm[NoReturn] | None = None
 
@@ -90,6 +92,13 @@ class ProgressDisplay:
         parts.append(f"failed {counter.failed}")
         parts.append(f"retries {counter.further_attempts + counter.refusals}")
         return ", ".join(parts)
+
+
+def _has_width(stream: TextIO) -> bool:
+    """True at a terminal that knows how wide it is: at one of 0 columns (expect, some CI) tqdm's bar is empty."""
+    with suppress(OSError):
+        return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
+    return False
 
 
 def _duration(seconds: float) -> str:

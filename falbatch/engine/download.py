@@ -35,6 +35,8 @@ class _Wanted:
     """One file to have: by its URL, or as bytes that are at hand."""
 
     place: int
+    of: int = 1
+    """Files that are numbered together; 1: it has the job's name alone."""
     url: str = ""
     body: bytes | None = None
     content_type: str | None = None
@@ -75,24 +77,20 @@ class Downloader:
         try:
             for want in wanted:
                 async with self._limit:
-                    await self._have(job, want, len(wanted) - self._sidecar_count(wanted), on_record.get(want.place))
+                    await self._have(job, want, on_record.get(want.place))
         except WireError as error:
             return await self._without_files(job, error)
         await self._store.record(changes.FilesStored(job.job_id, self._clock.unix_s()))
         self._listen(JobEnded(job.job_id, job.key, job.name, State.DONE))
         return replace(job, state=State.DONE)
 
-    def _sidecar_count(self, wanted: list[_Wanted]) -> int:
-        return 1 if self._sidecar and len(wanted) > 1 else 0
-
-    async def _have(self, job: OpenJob, want: _Wanted, count: int, known: StoredFile | None) -> None:
+    async def _have(self, job: OpenJob, want: _Wanted, known: StoredFile | None) -> None:
         part = part_path(job.name, want.place)
         if known is not None and await self._is_there(known, part):
             return
         fetched = await self._fetch(want, part)
-        number_of = count if want.place < count else 1
         beside = {file.path.casefold() for file in self._store.files_of(job.job_id) if file.place != want.place}
-        path = self._free_path(job, want.place if number_of > 1 else 0, number_of, fetched.extension, beside)
+        path = self._free_path(job, want, fetched.extension, beside)
         await self._store.record(
             changes.FileReady(
                 job.job_id,
@@ -135,14 +133,14 @@ class Downloader:
             attempts=TRIES,
         )
 
-    def _free_path(self, job: OpenJob, place: int, count: int, extension: str, beside: set[str]) -> str:
+    def _free_path(self, job: OpenJob, want: _Wanted, extension: str, beside: set[str]) -> str:
         """The path of a file; another than the plain one when that is another job's, nobody's we know of, or one of
         `beside`, the job's other files: a sidecar may lie beside a file that is JSON too."""
-        plain = artifact_path(job.name, place, count, extension)
+        plain = artifact_path(job.name, want.place, want.of, extension)
         path = plain
         is_free = self._is_ours(job, plain) and plain.casefold() not in beside
         if not is_free or (self._owner(plain) is None and self._files.is_taken(plain)):
-            path = artifact_path(job.name, place, count, extension, apart=job.key.hex()[:8])
+            path = artifact_path(job.name, want.place, want.of, extension, apart=job.key.hex()[:8])
         self._taken[path.casefold()] = job.job_id
         return path
 
@@ -183,7 +181,7 @@ def wanted_files(job: OpenJob, result: StoredResult, *, sidecar: bool) -> list[_
         return [_Wanted(0, body=result.body, content_type=result.content_type)]
     refs = find_files(output, input_of(job.input_json))
     wanted = [
-        _Wanted(place, url=ref.url, content_type=ref.content_type, size_bytes=ref.size_bytes)
+        _Wanted(place, len(refs), url=ref.url, content_type=ref.content_type, size_bytes=ref.size_bytes)
         for place, ref in enumerate(refs)
     ]
     if sidecar or not wanted:

@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import re
+import termios
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -92,9 +93,10 @@ def test_a_duration_is_said_in_two_parts_at_most(seconds: float, said: str) -> N
     assert progress._duration(seconds) == said
 
 
-def _at_a_terminal(events: list[RunEvent], *, total: int = 10) -> str:
+def _at_a_terminal(events: list[RunEvent], *, total: int = 10, columns: int = 120) -> str:
     """What a terminal gets to show."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
     try:
         with closing(os.fdopen(theirs, "w", encoding="utf-8")) as stream:
             counter = Counter(total=total, done_before=3)
@@ -127,6 +129,11 @@ def test_at_a_terminal_only_what_is_done_moves_the_bar() -> None:
 def test_at_a_terminal_a_note_has_a_line_of_its_own() -> None:
     shown = _at_a_terminal([RunStopping("SIGTERM")])
     assert re.search(r"(?:^|[\r\n])stopping: SIGTERM; nothing more is submitted\r?\n", shown)
+
+
+def test_a_terminal_that_does_not_know_its_width_gets_plain_lines() -> None:
+    """A bar of no columns would be an empty line."""
+    assert _at_a_terminal(EVENTS, columns=0).startswith("5/10 done")
 
 
 def test_a_terminal_may_be_treated_as_none() -> None:

@@ -72,11 +72,17 @@ def test_flags_are_passed_on(tmp_path: Path) -> None:
 
 
 def test_it_stops_when_the_run_fails(tmp_path: Path) -> None:
-    seen: list[str] = []
-    with pytest.raises(KeyboardInterrupt), sandbox(tmp_path) as origin:
-        seen.append(origin)
-        raise KeyboardInterrupt
-    assert not _answers(seen[0])
+    origin = ""
+
+    def run() -> None:
+        nonlocal origin
+        with sandbox(tmp_path) as origin:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert origin
+    assert not _answers(origin)
 
 
 def test_a_ctrl_c_for_the_run_does_not_reach_it(tmp_path: Path) -> None:
