@@ -1,7 +1,7 @@
 """falbatch: big, resumable batches against fal.ai's generative-media endpoints.
 
-Entry points: `run`, `arun`, `plan`, `map`; what is done with a batch beside running it: `status`, `reopen`,
-`cancel`, `export`. Everything is loaded when it is first used, so that importing falbatch costs nothing.
+Entry points: `run`, `arun`, `plan`, `map`; what is done with a batch beside running it: `status`, `cancel`, `export`.
+Everything is loaded when it is first used, so that importing falbatch costs nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         cancel,
         export,
         plan,
-        reopen,
         run,
         status,
     )
@@ -53,7 +52,6 @@ _HOMES = {
         "cancel",
         "export",
         "plan",
-        "reopen",
         "run",
         "status",
     ),
@@ -102,7 +100,6 @@ __all__ = [
     "export",
     "map",
     "plan",
-    "reopen",
     "run",
     "status",
 ]

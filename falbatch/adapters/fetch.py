@@ -96,7 +96,7 @@ class Fetcher:
             async with self._opener.stream(url, headers=_range_headers(part, have), timeout_s=TOTAL_S) as reply:
                 target = reply.headers.get("location")
                 if reply.status in REDIRECT_STATUSES and target:
-                    url = urljoin(url, target)
+                    url = _joined(url, target)
                     continue
                 served = await self._receive(reply, url, part, have)
                 return await anyio.to_thread.run_sync(finish, part, claims, served)
@@ -105,7 +105,11 @@ class Fetcher:
         )
 
     def _check(self, url: str) -> None:
-        scheme = urlsplit(url).scheme.lower()
+        try:
+            parts = urlsplit(url)
+            scheme, _ = parts.scheme.lower(), parts.port
+        except ValueError as error:
+            raise TransportError(f"{plain(url)}: no usable URL ({error})", sent=False, kind="refused_url") from error
         if scheme != "https" and not (scheme == "http" and self._allow_http):
             raise TransportError(f"{plain(url)}: only https is fetched", sent=False, kind="refused_url")
 
@@ -126,6 +130,13 @@ class Fetcher:
         if expected is not None and received != expected:
             raise ReplyError(f"{plain(url)}: {start + received} bytes came, {start + expected} were announced")
         return reply.headers.get("content-type")
+
+
+def _joined(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError as error:
+        raise TransportError(f"{plain(url)}: redirects to no URL", sent=True, kind="refused_url") from error
 
 
 async def _write_body(reply: Reply, part: Path, start: int, url: str) -> int:

@@ -32,6 +32,7 @@ class ProgressDisplay:
         self._is_terminal = _has_width(self._stream) if is_terminal is None else is_terminal
         self._began_s = self._shown_s = time.monotonic()
         self._bar: tqdm[NoReturn] | None = None
+        self._is_silent = False
 
     def __enter__(self) -> Self:
         if self._is_terminal:
@@ -48,14 +49,23 @@ class ProgressDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(self._details())
-            self._bar.close()
-        else:
-            self._line()
+        with suppress(OSError):
+            if self._bar is not None:
+                self._bar.set_postfix_str(self._details())
+                self._bar.close()
+            elif not self._is_silent:
+                self._line()
 
     def __call__(self, event: RunEvent) -> None:
-        """Follow one event of the run."""
+        """Follow one event of the run. When nobody reads any more, it goes silent: the run is worth more."""
+        if self._is_silent:
+            return
+        try:
+            self._follow(event)
+        except OSError:
+            self._is_silent = True
+
+    def _follow(self, event: RunEvent) -> None:
         if isinstance(event, RunStopping):
             self.note(f"stopping: {event.reason}; nothing more is submitted")
         if self._bar is None:

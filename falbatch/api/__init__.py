@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from falbatch.api.batch import CancelReport, RetryChoice, cancel, export, reopen, status
+from falbatch.api.again import RetryChoice
+from falbatch.api.batch import CancelReport, cancel, export, status
 from falbatch.api.planning import Selection, make_plan
 from falbatch.api.running import RunOptions, arun, check_endpoint
 from falbatch.api.stream import Outcome, map_inputs
@@ -31,7 +32,6 @@ __all__ = [
     "export",
     "map_inputs",
     "plan",
-    "reopen",
     "run",
     "status",
 ]

@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from falbatch.adapters import lock
-from falbatch.adapters.clock import SystemClock
 from falbatch.adapters.sandbox_process import sandbox
 from falbatch.adapters.store import reader
 from falbatch.adapters.store.database import open_reader, translated
-from falbatch.adapters.store.store import Store
 from falbatch.api import connect
+from falbatch.api.again import is_named
 from falbatch.api.running import SANDBOX_DATA, holder_of
 from falbatch.api.workspace import Workspace, open_state
+from falbatch.core.classify import is_account_trouble
 from falbatch.core.identity import input_of
-from falbatch.core.state import Event, State
-from falbatch.errors import UsageError, WireError
+from falbatch.core.state import State
+from falbatch.errors import CredentialsError, FalUnreachable, TransportError, UsageError, WireError
 from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
     from falbatch.core.record import OpenJob
     from falbatch.core.report import BatchStatus
-
-RETRIABLE = (State.FAILED, State.CANCELLED)
 
 
 @contextlib.contextmanager
@@ -46,44 +43,6 @@ def status(argument: str | Path, *, output: Path | None = None) -> BatchStatus:
     place = open_state(Path(argument), output=output)
     with _reading(place) as connection:
         return reader.status(connection, running=lock.is_held(place.state))
-
-
-@dataclass(frozen=True, slots=True)
-class RetryChoice:
-    """Which failed or cancelled jobs to do again; all of them when nothing is given."""
-
-    error_types: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    """Names, or patterns with `*` and `?`."""
-    missing_files: bool = False
-    """Instead: fetch the lost files of finished jobs again, from their stored results, at no charge."""
-
-
-def reopen(argument: str | Path, choice: RetryChoice, *, output: Path | None = None) -> int:
-    """Mark jobs as to be done again; the next run does them. Returns how many.
-
-    Raises `StateError` when the batch never ran or is running.
-    """
-    place = open_state(Path(argument), output=output)
-    with _reading(place):
-        pass  # a state file is there, and whole
-    with lock.held(place.state, holder=lambda: holder_of(place.state)), Store.open(place.state) as store:
-        at = SystemClock().unix_s()
-        if choice.missing_files:
-            lost = [job.job_id for job in reader.finished(store.connection) if _is_missing(place.output, job)]
-            return store.reopen_jobs(lost, (State.DONE,), Event.FILES_WANTED, at)
-        wanted = [job.job_id for job in reader.in_states(store.connection, RETRIABLE) if _is_chosen(job, choice)]
-        return store.reopen_jobs(wanted, RETRIABLE, Event.REOPENED, at)
-
-
-def _is_missing(folder: Path, job: reader.FinishedJob) -> bool:
-    return any(not (folder / path).is_file() for path in job.paths)
-
-
-def _is_chosen(job: reader.EndedJob, choice: RetryChoice) -> bool:
-    by_type = not choice.error_types or job.error_type in choice.error_types
-    by_name = not choice.names or any(fnmatchcase(job.name, pattern) for pattern in choice.names)
-    return by_type and by_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +69,7 @@ async def cancel(
     """
     place = open_state(Path(argument), output=output)
     with _reading(place) as connection:
-        jobs = [job for job in reader.at_fal(connection) if _is_named(job.name, names)]
+        jobs = [job for job in reader.at_fal(connection) if is_named(job.name, names)]
         row = reader.batch_row(connection)
     is_rehearsal = row is not None and row.target == "sandbox"
     if not jobs:
@@ -127,13 +86,9 @@ async def cancel(
             return await _cancel_all(queue, jobs)
 
 
-def _is_named(name: str, patterns: tuple[str, ...]) -> bool:
-    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
 async def _cancel_all(queue: connect.FalQueue, jobs: list[OpenJob]) -> CancelReport:
     answers: list[str] = []
-    refused: list[tuple[str, str]] = []
+    refused: list[tuple[str, WireError]] = []
     at_once = anyio.CapacityLimiter(16)
 
     async def one(job: OpenJob) -> None:
@@ -143,18 +98,28 @@ async def _cancel_all(queue: connect.FalQueue, jobs: list[OpenJob]) -> CancelRep
             try:
                 answers.append((await queue.cancel(job.request)).name)
             except WireError as error:
-                refused.append((job.name, str(error)))
+                refused.append((job.name, error))
 
     async with anyio.create_task_group() as group:
         for job in jobs:
             group.start_soon(one, job)
+    if refused and not answers:
+        _raise_common(refused[0][1])
     return CancelReport(
         asked=len(jobs),
         accepted=answers.count("ACCEPTED"),
         too_late=answers.count("ALREADY_COMPLETED"),
         unknown=answers.count("NOT_FOUND"),
-        refused=tuple(sorted(refused)),
+        refused=tuple(sorted((name, str(error)) for name, error in refused)),
     )
+
+
+def _raise_common(error: WireError) -> None:
+    """fal answered to none of the calls: say the one reason, with its exit code."""
+    if is_account_trouble(error):
+        raise CredentialsError(f"fal refuses the key: {error}", advice="Set a key of the account that ran the batch.")
+    if isinstance(error, TransportError):
+        raise FalUnreachable(f"fal cannot be reached: {error}", advice="Check the network, then cancel again.")
 
 
 def export(

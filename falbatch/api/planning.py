@@ -14,7 +14,7 @@ from falbatch.adapters.sources import read_rows
 from falbatch.adapters.store import stage
 from falbatch.adapters.store.database import open_empty, open_reader, translated
 from falbatch.core.expand import expand
-from falbatch.core.plan import Action, Change, Plan, PlannedJob
+from falbatch.core.plan import Action, Again, Change, Plan, PlannedJob
 from falbatch.core.problems import ProblemLog
 from falbatch.errors import ManifestError, UsageError
 
@@ -88,7 +88,7 @@ def make_plan(
     """What a run would do now. `each` sees every job, in the manifest's order. Writes nothing to the state file."""
     with _state_or_empty(workspace) as connection:
         fill_stage(connection, workspace, selection, check_endpoint)
-        return summarize(connection, workspace, selection, each)
+        return summarize(connection, workspace, selection, each=each)
 
 
 @contextlib.contextmanager
@@ -102,15 +102,17 @@ def summarize(
     connection: sqlite3.Connection,
     workspace: Workspace,
     selection: Selection,
+    again: Again | None = None,
+    *,
     each: Callable[[PlannedJob], None] | None = None,
 ) -> Plan:
-    """The staged plan against the state, counted."""
+    """The staged plan against the state, counted; `again` is what the user asked to be done again."""
     actions = Counter(dict.fromkeys(Action, 0))
     changes = Counter(dict.fromkeys(Change, 0))
     reasons: Counter[str] = Counter()
     first: list[PlannedJob] = []
     changed: list[PlannedJob] = []
-    for job in stage.planned_jobs(connection):
+    for job in stage.planned_jobs(connection, again or Again()):
         actions[job.decision.action] += 1
         changes[job.change] += 1
         reasons[_REQUEST_ID.sub("", job.decision.reason)] += 1

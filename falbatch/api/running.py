@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,13 +22,14 @@ from falbatch.adapters.store import reader
 from falbatch.adapters.store.database import open_reader
 from falbatch.adapters.store.store import Store
 from falbatch.api import connect
+from falbatch.api.again import RetryChoice, choose
 from falbatch.api.planning import Selection, fill_stage, summarize
 from falbatch.api.workspace import Workspace, open_manifest
 from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.events import Counter, Listener, RunEvent
-from falbatch.core.plan import Action, Plan
+from falbatch.core.plan import Action, Again, Plan
 from falbatch.core.report import Report, exit_code_of
-from falbatch.core.state import Event, State
+from falbatch.core.state import State
 from falbatch.engine.execute import Deps, ExecuteSettings, Execution, failure_limit
 from falbatch.engine.submit import Stop
 from falbatch.errors import ExitCode, FalbatchError
@@ -52,8 +53,8 @@ class RunOptions:
     sandbox: bool = False
     """Run against the built-in sandbox instead of fal."""
     sandbox_arguments: tuple[str, ...] = ()
-    retry_failed: bool = False
-    """Do failed and cancelled jobs again."""
+    retry: RetryChoice | None = None
+    """Failed and cancelled jobs to do again."""
     resubmit_unknown: bool = False
     """Submit unknown jobs again, although they may have run and been charged."""
     watch_signals: bool = False
@@ -114,33 +115,37 @@ class _Run:
         self._clock = SystemClock()
 
     async def over(self, store: Store) -> Report:
-        plan = await anyio.to_thread.run_sync(self._prepare, store)
-        work = plan.total - plan.actions[Action.SKIP] + len([o for o in store.paid_jobs() if o.seq is None])
-        if work == 0:
-            return self._report(store, None, 0.0, "", unchanged=True)
-        with self._origin() as origin:
-            target = connect.find_target(key_file=self._options.key_file, origin=origin)
-            if plan.actions[Action.SUBMIT] and target.costs and self._confirm and not self._confirm(plan):
+        plan, again = await anyio.to_thread.run_sync(self._look, store)
+        orphans = [job for job in store.paid_jobs() if job.seq is None]
+        is_idle = plan.actions[Action.SKIP] == plan.total and not orphans
+        with contextlib.nullcontext(None) if is_idle else self._origin() as origin:
+            target = None if is_idle else connect.find_target(key_file=self._options.key_file, origin=origin)
+            if target and plan.actions[Action.SUBMIT] and target.costs and self._confirm and not self._confirm(plan):
                 return self._report(store, None, 0.0, "not confirmed", unchanged=True)
+            self._begin(store, again)
+            if target is None:
+                return self._report(store, None, 0.0, "", unchanged=True)
             return await self._execute(store, plan, target)
 
-    def _prepare(self, store: Store) -> Plan:
-        """Claim the file and make the manifest's plan the state's. Nothing is written before all is checked."""
+    def _look(self, store: Store) -> tuple[Plan, Again]:
+        """What there is to do. Nothing is written before all is checked, and agreed to where it costs."""
         workspace, options = self._workspace, self._options
-        manifest = manifest_of(workspace)
-        at = self._clock.unix_s()
-        store.claim(
-            name=manifest.name,
-            target=target_kind_of(sandbox=options.sandbox),
-            manifest=str(workspace.manifest_path or ""),
-            at=at,
-        )
+        store.check(name=manifest_of(workspace).name, target=target_kind_of(sandbox=options.sandbox))
         fill_stage(store.connection, workspace, options.selection, check_endpoint)
-        store.adopt_plan(whole=options.selection.is_whole, at=at)
-        again = _reopened_states(options)
-        if again:
-            store.reopen_states(again, Event.REOPENED, at)
-        return summarize(store.connection, workspace, options.selection)
+        again = choose(
+            store.connection, options.retry, resubmit_unknown=options.resubmit_unknown, folder=workspace.output
+        )
+        return summarize(store.connection, workspace, options.selection, again), again
+
+    def _begin(self, store: Store, again: Again) -> None:
+        store.begin(
+            name=manifest_of(self._workspace).name,
+            target=target_kind_of(sandbox=self._options.sandbox),
+            manifest=str(self._workspace.manifest_path or ""),
+            at=self._clock.unix_s(),
+            whole=self._options.selection.is_whole,
+            again=again,
+        )
 
     @contextlib.contextmanager
     def _origin(self) -> Iterator[str | None]:
@@ -153,7 +158,7 @@ class _Run:
 
     async def _execute(self, store: Store, plan: Plan, target: connect.Target) -> Report:
         manifest = manifest_of(self._workspace)
-        settings = execute_settings(manifest, plan.total)
+        settings = replace(execute_settings(manifest, plan.total), with_submits=not self._fetches_only)
         self._counter.total = plan.total
         self._counter.done_before = store.status().count(State.DONE) if self._options.selection.is_whole else 0
         if self._on_plan is not None:
@@ -168,6 +173,10 @@ class _Run:
             await perform(execution, store, watch_signals=self._options.watch_signals)
         return self._report(store, execution.ended_by, time.monotonic() - began_s, stop.reason)
 
+    @property
+    def _fetches_only(self) -> bool:
+        return self._options.retry is not None and self._options.retry.missing_files
+
     def _heard(self, event: RunEvent) -> None:
         self._counter(event)
         self._listen(event)
@@ -176,11 +185,12 @@ class _Run:
         self, store: Store, error: FalbatchError | None, seconds: float, stopped_by: str, *, unchanged: bool = False
     ) -> Report:
         status = store.status()
-        exit_code = exit_code_of(status, whole_run=self._options.selection.is_whole)
+        is_whole = self._options.selection.is_whole and not self._fetches_only
+        exit_code = exit_code_of(status, whole_run=is_whole)
         if error is not None:
             exit_code = error.exit_code
-        elif stopped_by and not unchanged:
-            exit_code = ExitCode.STOPPED
+        elif stopped_by:
+            exit_code = ExitCode.INCOMPLETE if unchanged else ExitCode.STOPPED
         return Report(
             status=status,
             tally=self._counter.tally(seconds=seconds, stopped_by=str(error) if error else stopped_by),
@@ -209,11 +219,6 @@ async def perform(execution: Execution, store: Store, *, watch_signals: bool) ->
 def target_kind_of(*, sandbox: bool) -> str:
     """What the state file remembers of the fal that this process would talk to."""
     return connect.target_kind(os.environ, sandbox=sandbox)
-
-
-def _reopened_states(options: RunOptions) -> tuple[State, ...]:
-    failed = (State.FAILED, State.CANCELLED) if options.retry_failed else ()
-    return (*failed, State.UNKNOWN) if options.resubmit_unknown else failed
 
 
 def manifest_of(workspace: Workspace) -> Manifest:

@@ -21,6 +21,7 @@ from falbatch.api import connect
 from falbatch.api.batch import export_object
 from falbatch.api.running import SANDBOX_DATA, check_endpoint, holder_of, perform, target_kind_of
 from falbatch.core.events import JobEnded, RunEvent
+from falbatch.core.jsonvalue import to_json
 from falbatch.core.model import Item, Mode
 from falbatch.core.state import State
 from falbatch.engine.execute import Deps, ExecuteSettings, Execution
@@ -86,10 +87,11 @@ async def map_inputs(
         stack.enter_context(lock.held(path, holder=lambda: holder_of(path)))
         store = stack.enter_context(Store.open(path))
         at = SystemClock().unix_s()
-        store.claim(name=endpoint, target=target_kind_of(sandbox=sandbox), manifest="", at=at)
+        kind = target_kind_of(sandbox=sandbox)
+        store.check(name=endpoint, target=kind)
         with translated(path):
             await anyio.to_thread.run_sync(stage.fill, store.connection, _items(endpoint, inputs))
-        store.adopt_plan(whole=True, at=at)
+        store.begin(name=endpoint, target=kind, manifest="", at=at)
         ended = {State.DONE, State.FAILED, State.CANCELLED, State.UNKNOWN}
         if output is None:
             ended.add(State.COMPLETED)
@@ -102,12 +104,18 @@ async def map_inputs(
         target = connect.find_target(key_file=key_file, origin=origin)
         async with contextlib.aclosing(_finishing(store, target, folder, settings)) as finishing:
             async for job_id in finishing:
-                yield _outcome(store, job_id, folder)
+                outcome = _outcome(store, job_id, folder)
+                if outcome.index is not None:  # a request of an earlier call, with other inputs, that came home
+                    yield outcome
 
 
 def _items(endpoint: str, inputs: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
     for index, given in enumerate(inputs):
-        yield Item(index, endpoint, Mode.QUEUE, dict(given), None, "", f"inputs[{index}]")
+        try:
+            values = to_json(given)
+        except ValueError as error:
+            raise UsageError(f"inputs[{index}]: {error}") from None
+        yield Item(index, endpoint, Mode.QUEUE, values, None, "", f"inputs[{index}]")
 
 
 async def _finishing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import sys
 from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING, Any, Final, Self
@@ -12,7 +13,7 @@ import anyio
 
 from falbatch.adapters.files import translated
 from falbatch.adapters.progress import ProgressDisplay
-from falbatch.api import batch, planning, running
+from falbatch.api import again, batch, planning, running
 from falbatch.api.workspace import open_manifest
 from falbatch.cli import render
 from falbatch.core.plan import Action, Plan, PlannedJob
@@ -44,25 +45,22 @@ def _selection(options: argparse.Namespace) -> planning.Selection:
 
 def do_run(options: argparse.Namespace) -> int:
     """`falbatch run`."""
-    return _perform(options, _selection(options), retry_failed=options.retry_failed)
+    return _perform(options, _selection(options), again.RetryChoice() if options.retry_failed else None)
 
 
 def do_retry(options: argparse.Namespace) -> int:
-    """`falbatch retry`: reopen what was chosen, then run."""
-    choice = batch.RetryChoice(tuple(options.type), tuple(options.name), options.missing_files)
-    reopened = batch.reopen(options.manifest, choice, output=options.output)
-    what = "files to fetch again for" if options.missing_files else "to be done again:"
-    print(f"{what} {reopened:,} jobs", file=sys.stderr)
-    return _perform(options, planning.Selection(), retry_failed=False)
+    """`falbatch retry`: a run that does what was chosen again."""
+    choice = again.RetryChoice(tuple(options.type), tuple(options.name), options.missing_files)
+    return _perform(options, planning.Selection(), choice)
 
 
-def _perform(options: argparse.Namespace, selection: planning.Selection, *, retry_failed: bool) -> int:
+def _perform(options: argparse.Namespace, selection: planning.Selection, retry: again.RetryChoice | None) -> int:
     run_options = running.RunOptions(
         selection=selection,
         output=options.output,
         key_file=options.key_file,
         sandbox=options.sandbox,
-        retry_failed=retry_failed,
+        retry=retry,
         resubmit_unknown=options.resubmit_unknown,
         watch_signals=True,
     )
@@ -124,7 +122,12 @@ def _confirm(plan: Plan) -> bool:
             advice="Give --yes, or look first with `falbatch plan`.",
         )
     print(f"Submit {count:,} jobs to fal? They will be billed. [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    # Nothing runs yet: a Ctrl-C here means no, at once, and not what the event loop makes of it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def do_plan(options: argparse.Namespace) -> int:

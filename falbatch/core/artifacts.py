@@ -36,6 +36,8 @@ class FileRef:
     """What the result claims; may be missing or wrong."""
     size_bytes: int | None = None
     """`file_size` of the result, when it gives one."""
+    is_object: bool = False
+    """True for a file object, as fal's own files are; False for a bare string, which may be any link."""
 
 
 def find_files(output: Any, given: JsonObject) -> list[FileRef]:
@@ -87,6 +89,7 @@ def _file_object(value: JsonObject, url: str, where: str) -> FileRef:
     return FileRef(
         url=url,
         where=where or "result",
+        is_object=True,
         content_type=content_type if isinstance(content_type, str) else None,
         size_bytes=size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None,
     )
@@ -120,7 +123,10 @@ def artifact_path(name: str, place: int, count: int, extension: str, *, apart: s
     return f"{name}{number}{f'-{apart}' if apart else ''}{extension}"
 
 
-def part_path(name: str, place: int) -> str:
-    """The temporary name of file `place` of a job: in the folder of the final one, so that a rename is enough."""
+def part_path(name: str, place: int, apart: str) -> str:
+    """The temporary name of file `place` of a job: in the folder of the final one, so that a rename is enough.
+
+    `apart` is of the job's key: an edited job may have the name of one that is still coming home.
+    """
     folder, slash, last = name.rpartition("/")
-    return f"{folder}{slash}.{last}.{place}.part"
+    return f"{folder}{slash}.{last}.{apart}.{place}.part"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+ASKED_MOST_S: Final = 300.0
+"""A server's Retry-After is honoured up to this: a mistaken or hostile one must not park a night's batch."""
+
 MAX_DOUBLINGS: Final = 60
 """2.0 ** 60 is far above any cap; beyond about 1,000 the power would overflow a float."""
 
@@ -32,4 +35,4 @@ def delay_s(failures: int, policy: BackoffPolicy, jitter: float, *, retry_after_
     wait_s = jitter * min(policy.cap_s, policy.first_s * 2.0**doublings)
     if retry_after_s is None:
         return wait_s
-    return max(0.0, retry_after_s) + min(wait_s, policy.first_s)
+    return min(ASKED_MOST_S, max(0.0, retry_after_s)) + min(wait_s, policy.first_s)

@@ -116,6 +116,15 @@ class FilesGone:
 
 
 @dataclass(frozen=True, slots=True)
+class FileSkipped:
+    """A link that the job is done without could not be fetched. Moves no state."""
+
+    job_id: int
+    at: float
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
 class Stuck:
     """The job could not be taken further this time; it stays open, with the reason. Moves no state."""
 
@@ -133,5 +142,6 @@ Change = (
     | FileReady
     | FilesStored
     | FilesGone
+    | FileSkipped
     | Stuck
 )

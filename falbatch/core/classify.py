@@ -118,7 +118,8 @@ def result_verdict(error: WireError) -> ResultVerdict:
 
 def _outcome_of(error: HttpError) -> ResultVerdict:
     """The verdict on a reply that fal itself gave."""
-    if error.status in ACCOUNT_STATUSES and not error.error_type:
+    if error.status in ACCOUNT_STATUSES and not error.error_type and not error.request_id:
+        # With the request's own id it is what the app answered; without, somebody in front of it refuses us.
         return ResultVerdict.ACCOUNT
     if error.status in {408, 409} or (error.status == 429 and not error.error_type and error.retryable is None):
         return ResultVerdict.ASK_AGAIN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core.identity import input_of
 from falbatch.core.state import State
@@ -42,6 +42,18 @@ class Record:
     error_type: str | None = None
     orphaned: bool = False
     """True when the manifest no longer makes this job."""
+    done_again: bool = False
+    """True when the user asked for it to be submitted again."""
+    files_again: bool = False
+    """True when the user asked for its files to be fetched again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What the user asked to be done again, by row numbers of the state file."""
+
+    submit: frozenset[int] = frozenset()
+    files: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,29 +138,32 @@ class Plan:
         }
 
 
+_UNKNOWN: Final = (Action.SKIP, "unknown: its submit got no answer, so it may have run and been charged")
+
+_BY_STATE: Final[Mapping[State, tuple[Action, str]]] = {
+    State.PLANNED: (Action.SUBMIT, "not submitted yet"),
+    State.SUBMITTING: _UNKNOWN,
+    State.UNKNOWN: _UNKNOWN,
+    State.SUBMITTED: (Action.WAIT, "at fal: request {request_id}"),
+    State.COMPLETED: (Action.DOWNLOAD, "its result is stored, files are missing"),
+    State.DONE: (Action.SKIP, "done"),
+    State.FAILED: (Action.SKIP, "failed: {error_type}"),
+    State.CANCELLED: (Action.SKIP, "cancelled"),
+}
+
+
 def decide(record: Record | None) -> Decision:
     """The action for one job, from what is on record about it (None: nothing)."""
     if record is None:
         return Decision(Action.SUBMIT, "new")
     if record.orphaned:
         return _decide_orphan(record)
-    match record.state:
-        case State.PLANNED:
-            return Decision(Action.SUBMIT, "not submitted yet")
-        case State.SUBMITTING | State.UNKNOWN:
-            return Decision(Action.SKIP, "unknown: its submit got no answer, so it may have run and been charged")
-        case State.SUBMITTED:
-            return Decision(Action.WAIT, f"at fal: request {record.request_id}")
-        case State.COMPLETED:
-            return Decision(Action.DOWNLOAD, "its result is stored, files are missing")
-        case State.DONE:
-            return Decision(Action.SKIP, "done")
-        case State.FAILED:
-            return Decision(Action.SKIP, f"failed: {record.error_type or 'error'}")
-        case State.CANCELLED:
-            return Decision(Action.SKIP, "cancelled")
-        case _:
-            assert_never(record.state)
+    if record.done_again:
+        return Decision(Action.SUBMIT, f"to be done again, was {record.state}")
+    if record.files_again:
+        return Decision(Action.DOWNLOAD, f"its files are to be fetched again, was {record.state}")
+    action, reason = _BY_STATE[record.state]
+    return Decision(action, reason.format(request_id=record.request_id, error_type=record.error_type or "error"))
 
 
 def _decide_orphan(record: Record) -> Decision:

@@ -74,6 +74,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.CANCELLED, Event.REOPENED): State.PLANNED,
     (State.UNKNOWN, Event.REOPENED): State.PLANNED,
     (State.DONE, Event.FILES_WANTED): State.COMPLETED,
+    (State.FAILED, Event.FILES_WANTED): State.COMPLETED,
 }
 
 OPEN_STATES: Final = (State.SUBMITTED, State.COMPLETED, State.PLANNED)

@@ -7,6 +7,7 @@ by the next run from what is on record (design §5.3).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -30,6 +31,10 @@ TRIES: Final = 6
 """Tries to fetch one file before it is left for the next run: about a minute at the default back-off."""
 
 
+GONE_TRIES: Final = 3
+"""A link is believed to be dead when it was tried this often: the job was paid for."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """One file to have: by its URL, or as bytes that are at hand."""
@@ -41,6 +46,8 @@ class _Wanted:
     body: bytes | None = None
     content_type: str | None = None
     size_bytes: int | None = None
+    is_needed: bool = True
+    """False: the job is done without it (a bare link beside real files, such as a licence or a web page)."""
 
 
 class Downloader:
@@ -76,8 +83,12 @@ class Downloader:
         on_record = {file.place: file for file in self._store.files_of(job.job_id)}
         try:
             for want in wanted:
-                async with self._limit:
+                try:
                     await self._have(job, want, on_record.get(want.place))
+                except WireError as error:
+                    if want.is_needed or download_verdict(error) is DownloadVerdict.AGAIN:
+                        raise
+                    await self._store.record(changes.FileSkipped(job.job_id, self._clock.unix_s(), failure_of(error)))
         except WireError as error:
             return await self._without_files(job, error)
         await self._store.record(changes.FilesStored(job.job_id, self._clock.unix_s()))
@@ -85,7 +96,7 @@ class Downloader:
         return replace(job, state=State.DONE)
 
     async def _have(self, job: OpenJob, want: _Wanted, known: StoredFile | None) -> None:
-        part = part_path(job.name, want.place)
+        part = part_path(job.name, want.place, job.key.hex()[:8])
         if known is not None and await self._is_there(known, part):
             return
         fetched = await self._fetch(want, part)
@@ -117,9 +128,20 @@ class Downloader:
 
     async def _fetch(self, want: _Wanted, part: str) -> FetchedFile:
         async def call() -> FetchedFile:
-            if want.body is not None:
-                return await self._files.keep(want.body, part, content_type=want.content_type)
-            return await self._files.fetch(want.url, part, size_bytes=want.size_bytes, content_type=want.content_type)
+            async with self._limit:  # not over the pause after a failure: a slow server must not stall the others
+                if want.body is not None:
+                    return await self._files.keep(want.body, part, content_type=want.content_type)
+                return await self._files.fetch(
+                    want.url, part, size_bytes=want.size_bytes, content_type=want.content_type
+                )
+
+        gone = count(1)
+
+        def is_worth_it(error: BaseException) -> bool:
+            if not isinstance(error, WireError):
+                return False
+            verdict = download_verdict(error)
+            return verdict is DownloadVerdict.AGAIN or (verdict is DownloadVerdict.GONE and next(gone) < GONE_TRIES)
 
         def wait_s(failures: int, error: BaseException) -> float:
             asked_s = error.retry_after_s if isinstance(error, HttpError) else None
@@ -127,7 +149,7 @@ class Downloader:
 
         return await repeat(
             call,
-            if_=lambda error: isinstance(error, WireError) and download_verdict(error) is DownloadVerdict.AGAIN,
+            if_=is_worth_it,
             wait_s=wait_s,
             sleep=self._clock.sleep,
             attempts=TRIES,
@@ -136,19 +158,19 @@ class Downloader:
     def _free_path(self, job: OpenJob, want: _Wanted, extension: str, beside: set[str]) -> str:
         """The path of a file; another than the plain one when that is another job's, nobody's we know of, or one of
         `beside`, the job's other files: a sidecar may lie beside a file that is JSON too."""
-        plain = artifact_path(job.name, want.place, want.of, extension)
-        path = plain
-        is_free = self._is_ours(job, plain) and plain.casefold() not in beside
-        if not is_free or (self._owner(plain) is None and self._files.is_taken(plain)):
-            path = artifact_path(job.name, want.place, want.of, extension, apart=job.key.hex()[:8])
-        self._taken[path.casefold()] = job.job_id
-        return path
+        key = job.key.hex()[:8]
+        for number in count(0):
+            apart = "" if number == 0 else key if number == 1 else f"{key}-{number}"
+            path = artifact_path(job.name, want.place, want.of, extension, apart=apart)
+            owner = self._owner(path)
+            is_nobodys = owner is None and not self._files.is_taken(path)
+            if path.casefold() not in beside and (is_nobodys or owner == job.job_id):
+                self._taken[path.casefold()] = job.job_id
+                return path
+        raise AssertionError("count() has no end")
 
     def _owner(self, path: str) -> int | None:
         return self._taken.get(path.casefold()) or self._store.path_owner(path)
-
-    def _is_ours(self, job: OpenJob, path: str) -> bool:
-        return self._owner(path) in {None, job.job_id}
 
     async def _without_files(self, job: OpenJob, error: WireError) -> OpenJob:
         failure = failure_of(error)
@@ -180,8 +202,16 @@ def wanted_files(job: OpenJob, result: StoredResult, *, sidecar: bool) -> list[_
     if not is_json:
         return [_Wanted(0, body=result.body, content_type=result.content_type)]
     refs = find_files(output, input_of(job.input_json))
+    has_objects = any(ref.is_object for ref in refs)
     wanted = [
-        _Wanted(place, len(refs), url=ref.url, content_type=ref.content_type, size_bytes=ref.size_bytes)
+        _Wanted(
+            place,
+            len(refs),
+            url=ref.url,
+            content_type=ref.content_type,
+            size_bytes=ref.size_bytes,
+            is_needed=ref.is_object or not has_objects,
+        )
         for place, ref in enumerate(refs)
     ]
     if sidecar or not wanted:

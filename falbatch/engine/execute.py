@@ -9,6 +9,7 @@ nothing is left to do, when something closed the gate, or when it is told to sto
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -60,6 +61,8 @@ class ExecuteSettings:
     """Failed jobs in this run above which nothing more is submitted; None: no limit."""
     sidecar: bool = False
     """Write the whole result beside the files."""
+    with_submits: bool = True
+    """False only fetches files of stored results: nothing is submitted and nothing waited for."""
     with_files: bool = True
     """False leaves results in the state file and fetches nothing."""
 
@@ -82,6 +85,7 @@ class Execution:
         self._deps = deps
         self._settings = settings
         self._stop = stop
+        self._bug: Exception | None = None
         self._failed = 0
         self._fetching = 0
         self._fetched = anyio.Event()
@@ -140,7 +144,10 @@ class Execution:
         return self.halted_by or self._gate.closed_by
 
     async def run(self) -> None:
-        """Do all that is open. Returns early after `stop`; what ended it otherwise is in `ended_by`."""
+        """Do all that is open. Returns early after `stop`; what ended it otherwise is in `ended_by`.
+
+        A bug of ours in one job is raised when the others are through.
+        """
         with self._work:
             async with anyio.create_task_group() as background:
                 background.start_soon(self._polls.run, background)
@@ -150,6 +157,8 @@ class Execution:
                     except FalbatchError as error:
                         self._halt(error)
                 background.cancel_scope.cancel()
+        if self._bug is not None:
+            raise self._bug
 
     def stop(self, reason: str) -> None:
         """Submit nothing more, give calls under way a bounded moment to record their ids, leave the rest."""
@@ -169,7 +178,8 @@ class Execution:
         # One of these may become `planned` again by a failed attempt: its own coroutine goes on with it, not another.
         begun = {job.job_id for job in paid}
         for job in paid:
-            if job.state is State.COMPLETED and not self._settings.with_files:
+            is_wanted = self._settings.with_files if job.state is State.COMPLETED else self._settings.with_submits
+            if not is_wanted:
                 continue
             if job.state is State.SUBMITTED:
                 self._gate.take_slot()
@@ -177,7 +187,7 @@ class Execution:
                 await self._room_for_downloads()
             group.start_soon(self._live, job)
             await anyio.lowlevel.checkpoint()  # lets it begin, so that the next look at the room counts it
-        last = -1
+        last = -1 if self._settings.with_submits else sys.maxsize
         while chunk := self._deps.store.planned_after(last, CHUNK):
             for job in chunk:
                 last = job.seq if job.seq is not None else last
@@ -208,6 +218,8 @@ class Execution:
             return
         except FalbatchError as error:
             self._halt(error)
+        except Exception as bug:  # noqa: BLE001  (one job's bug must not keep the others from coming home)
+            self._bug = self._bug or bug
 
     async def _to_result(self, job: OpenJob) -> tuple[OpenJob, StoredResult | None]:
         """Submit and wait, with further attempts as they are granted."""
@@ -258,4 +270,4 @@ def failure_limit(count: int | None, share: float | None, total: int) -> int | N
     """`budget.max_failures` in jobs: a count as it is, a share of all `total` jobs of the manifest rounded down."""
     if count is not None:
         return count
-    return None if share is None else math.floor(share * total)
+    return None if share is None else math.floor(round(share * total, 6))

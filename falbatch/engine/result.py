@@ -12,8 +12,8 @@ from falbatch.core.classify import Failure, ResultVerdict, failure_of, result_ve
 from falbatch.core.events import JobEnded, JobTriedAgain, Listener, ResultCame
 from falbatch.core.state import Event, State
 from falbatch.engine.repeat import repeat
-from falbatch.engine.wait import KEY_ADVICE, NOT_YET_S, PollScheduler
-from falbatch.errors import CredentialsError, HttpError, TransportError, WireError
+from falbatch.engine.wait import NOT_YET_S, PollScheduler
+from falbatch.errors import HttpError, TransportError, WireError
 
 if TYPE_CHECKING:
     from falbatch.core.record import OpenJob, RequestOnRecord
@@ -28,6 +28,10 @@ whole patience with a silent fal (`engine/reach.py`)."""
 NOT_YET_LOOKS: Final = 30
 """A completed request whose result is "not yet" for so many looks (half a minute) is not late: an app's own 400
 looks the same (fal-protocol §3.4), and would be asked for without end."""
+
+OUTCOME_LOOKS: Final = 2
+"""A failure that would be paid for again is looked at twice, unless the status named an error too: a stored answer
+repeats itself, a bad moment of fal's does not (fal-protocol §13.1)."""
 
 GONE_LOOKS: Final = 3
 """A result is believed to be gone when it was looked for this often: a 404 may be a gateway's bad moment."""
@@ -63,10 +67,14 @@ class ResultReader:
         """`job` after its request ended: `completed` with its result, `planned` (another attempt is due after the
         pause that was waited here), `failed`, `cancelled`, or still `submitted` when it could not be read.
 
-        Raises `CredentialsError`, `FalUnreachable`.
+        Raises `CredentialsError` (from a status call), `FalUnreachable`.
         """
         pause_s = 0.0
-        looks = {ResultVerdict.NOT_YET: NOT_YET_LOOKS, ResultVerdict.GONE: GONE_LOOKS}
+        looks = {
+            ResultVerdict.NOT_YET: NOT_YET_LOOKS,
+            ResultVerdict.GONE: GONE_LOOKS,
+            ResultVerdict.WORTH_ANOTHER: OUTCOME_LOOKS,
+        }
         for look in count(1):
             try:
                 # Only the first wait is as long as the request took, and teaches something.
@@ -80,7 +88,7 @@ class ResultReader:
                 result = await self._read(request)
             except WireError as error:
                 verdict = result_verdict(error)
-                if look < looks.get(verdict, 0):
+                if look < looks.get(verdict, 0) and not (progress and progress.error):
                     pause_s = NOT_YET_S
                     continue
                 return await self._without_result(job, request, error, verdict), None
@@ -133,9 +141,8 @@ class ResultReader:
         self, job: OpenJob, request: RequestOnRecord, error: WireError, verdict: ResultVerdict
     ) -> OpenJob:
         match verdict:
-            case ResultVerdict.ACCOUNT:
-                raise CredentialsError(f"fal refuses the key: {error}", advice=KEY_ADVICE)
-            case ResultVerdict.ASK_AGAIN:
+            case ResultVerdict.ASK_AGAIN | ResultVerdict.ACCOUNT:
+                # A key that is refused altogether shows at the next status call, and ends the run there.
                 return await self._stuck(job, error)
             case ResultVerdict.GONE:
                 gone = Failure("result_gone", f"fal no longer has request {request.request_id}", 404)

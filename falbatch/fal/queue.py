@@ -185,7 +185,7 @@ class QueueClient:
             reply = await self._transport.request(
                 "GET", url, headers=self._headers, body=None, timeout_s=timeout_s, max_bytes=max_bytes
             )
-            target = urljoin(url, reply.headers.get("location", ""))
+            target = _joined(url, reply.headers.get("location", ""))
             may_follow = reply.status in _REDIRECTS and target != url and self._hosts.trusts(target)
             if not may_follow or redirects == MAX_REDIRECTS:
                 break
@@ -218,3 +218,11 @@ class QueueClient:
 def _endpoint(text: str) -> EndpointId:
     """A batch uses a handful of endpoints, thousands of times each."""
     return EndpointId.parse(text)
+
+
+def _joined(url: str, location: str) -> str:
+    """Where a redirect points; `url` itself, which is not followed, when that is no URL."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return url

@@ -17,6 +17,7 @@ from falbatch.adapters.store import stage
 from falbatch.adapters.store.store import Store
 from falbatch.core.changes import FileReady, FilesStored, ResultStored, SubmitAccepted, SubmitStarted
 from falbatch.core.model import Item, Mode
+from falbatch.core.plan import Again
 from falbatch.fal.transport import Transport, TransportSettings
 from tests.fal.raw_server import Peer, served
 
@@ -55,10 +56,25 @@ def item(seq: int, prompt: str | None = None, *, name: str | None = None, **more
 def planned(path: Path, items: Iterable[Item], *, whole: bool = True) -> Iterator[Store]:
     """The state file at `path`, claimed for the batch `demo`, with `items` as its plan."""
     with Store.open(path) as store:
-        store.claim(name="demo", target="sandbox", manifest="demo.yaml", at=AT)
+        store.check(name="demo", target="sandbox")
         stage.fill(store.connection, items)
-        store.adopt_plan(whole=whole, at=AT)
+        adopt(store, whole=whole)
         yield store
+
+
+def adopt(store: Store, *, whole: bool = True, at: float = AT, again: Again | None = None) -> None:
+    """Make what is staged the plan of the batch `demo`."""
+    store.begin(name="demo", target="sandbox", manifest="demo.yaml", at=at, whole=whole, again=again)
+
+
+def reopen(store: Store, *job_ids: int) -> None:
+    """Have jobs done again."""
+    adopt(store, again=Again(submit=frozenset(job_ids)))
+
+
+def want_files(store: Store, *job_ids: int) -> None:
+    """Have the files of jobs fetched again."""
+    adopt(store, again=Again(files=frozenset(job_ids)))
 
 
 @asynccontextmanager

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from falbatch.adapters.store import reader
+from falbatch.adapters.store import reader, stage
 from falbatch.adapters.store.store import Store
 from falbatch.core.changes import FilesGone, RequestEnded, SubmitStarted
 from falbatch.core.classify import Failure
 from falbatch.core.state import Event, IllegalTransition, State
 from falbatch.errors import ExitCode, StateError
-from tests.adapters.conftest import AT, accepted, finished, item, planned, recording
+from tests.adapters.conftest import AT, accepted, finished, item, planned, recording, reopen, want_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,9 @@ def state(tmp_path: Path) -> Path:
 
 
 def _claim(store: Store, *, name: str = "demo", target: str = "sandbox", at: float = AT) -> None:
-    store.claim(name=name, target=target, manifest="/home/me/demo.yaml", at=at)
+    store.check(name=name, target=target)
+    stage.fill(store.connection, [])
+    store.begin(name=name, target=target, manifest="/home/me/demo.yaml", at=at, whole=False)
 
 
 async def test_a_claim_says_whose_file_it_is_and_who_runs(state: Path) -> None:
@@ -98,7 +100,7 @@ async def test_failed_jobs_are_opened_again_with_a_clean_slate(state: Path) -> N
             await store.record(*accepted(1), RequestEnded(1, "r-1-1", AT, Event.REQUEST_FAILED, FAILURE))
             await store.record(*accepted(2), RequestEnded(2, "r-2-1", AT, Event.REQUEST_CANCELLED, FAILURE))
             await store.record(*accepted(3), finished(3)[0], FilesGone(3, AT, FAILURE))
-        assert store.reopen_states([State.FAILED, State.CANCELLED], Event.REOPENED, AT) == 3
+        reopen(store, 1, 2, 3)
         jobs = store.planned_after(-1, 10)
         assert [(job.job_id, job.failures, job.attempts) for job in jobs] == [
             (1, 0, 1),
@@ -107,7 +109,7 @@ async def test_failed_jobs_are_opened_again_with_a_clean_slate(state: Path) -> N
             (4, 0, 0),
         ]
         assert store.status().failures == ()
-        assert store.reopen_states([State.FAILED], Event.REOPENED, AT) == 0
+        assert store.result_of(3) is None, "the old result is not the new job's"
 
 
 async def test_an_orphan_is_not_opened_again_by_its_state(state: Path) -> None:
@@ -115,25 +117,14 @@ async def test_an_orphan_is_not_opened_again_by_its_state(state: Path) -> None:
         async with recording(store):
             await store.record(*accepted(1), RequestEnded(1, "r-1-1", AT, Event.REQUEST_FAILED, FAILURE))
     with planned(state, [item(0, "another")]) as store:
-        assert store.reopen_states([State.FAILED], Event.REOPENED, AT) == 0
-
-
-async def test_chosen_jobs_are_opened_again_where_they_are_in_one_of_the_states(state: Path) -> None:
-    with planned(state, [item(seq) for seq in range(3)]) as store:
-        async with recording(store):
-            for job_id in (1, 2):
-                await store.record(
-                    *accepted(job_id), RequestEnded(job_id, f"r-{job_id}-1", AT, Event.REQUEST_FAILED, FAILURE)
-                )
-        assert store.reopen_jobs([2, 3], [State.FAILED, State.UNKNOWN], Event.REOPENED, AT) == 1
-        assert [job.job_id for job in store.planned_after(-1, 10)] == [2, 3]
+        assert stage.in_states(store.connection, (State.FAILED,)) == []
 
 
 async def test_lost_files_are_wanted_again_without_a_new_charge(state: Path) -> None:
     with planned(state, [item(0)]) as store:
         async with recording(store):
             await store.record(*accepted(1), *finished(1))
-        assert store.reopen_jobs([1], [State.DONE], Event.FILES_WANTED, AT) == 1
+        want_files(store, 1)
         (job,) = store.paid_jobs()
         assert job.state is State.COMPLETED
         assert store.result_of(1) is not None
@@ -144,7 +135,7 @@ async def test_opening_again_what_cannot_be_is_refused_as_a_whole(state: Path) -
     with planned(state, [item(0), item(1)]) as store:
         store.connection.execute("UPDATE jobs SET state = 'failed' WHERE id = 1")
         with pytest.raises(IllegalTransition):
-            store.reopen_states([State.FAILED, State.SUBMITTED], Event.REOPENED, AT)
+            reopen(store, 1, 2)
         assert store.connection.execute("SELECT state FROM jobs WHERE id = 1").fetchone() == ("failed",)
         assert not store.connection.in_transaction
 

@@ -14,7 +14,7 @@ from falbatch.core.classify import Failure
 from falbatch.core.record import StoredFile
 from falbatch.core.report import UnknownJob
 from falbatch.core.state import Event, State
-from tests.adapters.conftest import AT, accepted, finished, item, planned, recording
+from tests.adapters.conftest import AT, accepted, adopt, finished, item, planned, recording
 
 if TYPE_CHECKING:
     import sqlite3
@@ -49,7 +49,7 @@ async def state(tmp_path: Path) -> Path:
             await record(*accepted(10), RequestEnded(10, "r-10-1", AT, Event.ATTEMPT_FAILED, POLICY))
             await record(*accepted(12), *finished(12))
         stage.fill(store.connection, items[:11])
-        store.adopt_plan(whole=True, at=AT)
+        adopt(store, whole=True, at=AT)
     return path
 
 

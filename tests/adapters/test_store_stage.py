@@ -15,9 +15,9 @@ from falbatch.adapters.store import reader, stage
 from falbatch.adapters.store.database import open_empty
 from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Mode
-from falbatch.core.plan import Action, Change
-from falbatch.core.state import Event, State
-from tests.adapters.conftest import AT, accepted, finished, item, planned, recording
+from falbatch.core.plan import Action, Again, Change
+from falbatch.core.state import State
+from tests.adapters.conftest import AT, accepted, adopt, finished, item, planned, recording, want_files
 
 if TYPE_CHECKING:
     import sqlite3
@@ -42,7 +42,7 @@ def state(tmp_path: Path) -> Path:
 
 def _staged(connection: sqlite3.Connection, items: Iterable[Item]) -> list[PlannedJob]:
     stage.fill(connection, items)
-    return list(stage.planned_jobs(connection))
+    return list(stage.planned_jobs(connection, Again()))
 
 
 def _key(prompt: str, replica: int = 0) -> bytes:
@@ -61,7 +61,7 @@ def _records(store: Store) -> list[tuple[object, ...]]:
 
 def test_jobs_come_in_the_manifests_order_with_key_input_and_origin(connection: sqlite3.Connection) -> None:
     assert stage.fill(connection, [item(2, "c"), item(0, "a"), item(1, "b")]) == 3
-    jobs = list(stage.planned_jobs(connection))
+    jobs = list(stage.planned_jobs(connection, Again()))
     assert [(job.seq, job.key, job.input_json, job.replica, job.origin, job.endpoint) for job in jobs] == [
         (0, _key("a"), b'{"prompt":"a"}', 0, "m.yaml:0", "fal-ai/flux/dev"),
         (1, _key("b"), b'{"prompt":"b"}', 0, "m.yaml:1", "fal-ai/flux/dev"),
@@ -135,7 +135,7 @@ async def test_each_job_is_planned_by_what_is_on_record(state: Path) -> None:
         async with recording(store):
             await store.record(*accepted(2))
             await store.record(*accepted(3), *finished(3))
-        store.reopen_jobs([3], [State.DONE], Event.FILES_WANTED, AT)
+        want_files(store, 3)
         jobs = _staged(store.connection, (item(seq) for seq in range(5)))
     assert [(job.decision.action, job.decision.reason) for job in jobs] == [
         (Action.SUBMIT, "not submitted yet"),
@@ -172,7 +172,7 @@ async def test_an_orphan_is_still_brought_home(state: Path) -> None:
 def test_adopting_the_whole_plan_adds_moves_renames_and_lets_go(state: Path) -> None:
     with planned(state, [item(0, "a", name="a"), item(1, "b", name="b"), item(2, "c", name="c")]) as store:
         stage.fill(store.connection, [item(0, "new", name="d"), item(1, "c", name="c2"), item(2, "a", name="a")])
-        store.adopt_plan(whole=True, at=AT)
+        adopt(store, whole=True, at=AT)
         assert _records(store) == [
             (2, "a", "planned", "m.yaml:2"),
             (None, "b", "planned", "m.yaml:1"),
@@ -188,7 +188,7 @@ async def test_a_job_whose_files_have_a_name_keeps_it(state: Path) -> None:
         async with recording(store):
             await store.record(*accepted(1), *finished(1), *accepted(2))
         stage.fill(store.connection, [item(0, "a", name="new"), item(1, "b", name="new-b")])
-        store.adopt_plan(whole=True, at=AT)
+        adopt(store, whole=True, at=AT)
         assert [name for _, name, *_ in _records(store)] == ["old", "new-b"]
 
 
@@ -197,18 +197,18 @@ def test_adopting_the_same_plan_again_changes_nothing(state: Path) -> None:
     with planned(state, items) as store:
         before = store.connection.execute("SELECT * FROM jobs").fetchall()
         stage.fill(store.connection, items)
-        store.adopt_plan(whole=True, at=AT + 99)
+        adopt(store, whole=True, at=AT + 99)
         assert store.connection.execute("SELECT * FROM jobs").fetchall() == before
 
 
 def test_adopting_a_part_leaves_the_others_alone_and_runs_only_the_part(state: Path) -> None:
     with planned(state, [item(0, "a", name="a"), item(1, "b", name="b")]) as store:
         stage.fill(store.connection, [item(0, "b", name="b"), item(1, "c", name="c")])
-        store.adopt_plan(whole=False, at=AT)
+        adopt(store, whole=False, at=AT)
         assert [(seq, name) for seq, name, *_ in _records(store)] == [(0, "a"), (1, "b"), (1, "c")]
         assert sorted(job.name for job in store.planned_after(-1, 10)) == ["b", "c"]
         stage.fill(store.connection, [item(0, "a", name="a"), item(1, "b", name="b"), item(2, "c", name="c")])
-        store.adopt_plan(whole=True, at=AT)
+        adopt(store, whole=True, at=AT)
         assert [job.name for job in store.planned_after(-1, 10)] == ["a", "b", "c"]
 
 
@@ -216,10 +216,10 @@ def test_jobs_that_share_a_place_are_all_given_out_once(state: Path) -> None:
     """Two partial runs each count their own jobs from 0; a third run is over both."""
     with planned(state, [item(seq, f"a{seq}") for seq in range(5)], whole=False) as store:
         stage.fill(store.connection, [item(seq, f"b{seq}") for seq in range(5)])
-        store.adopt_plan(whole=False, at=AT)
+        adopt(store, whole=False, at=AT)
         both = [item(seq, f"{'ab'[seq % 2]}{seq // 2}") for seq in range(10)]
         stage.fill(store.connection, both)
-        store.adopt_plan(whole=False, at=AT)
+        adopt(store, whole=False, at=AT)
         seen: list[bytes] = []
         last = -1
         while jobs := store.planned_after(last, 3):
@@ -232,10 +232,10 @@ def test_jobs_that_share_a_place_are_all_given_out_once(state: Path) -> None:
 def test_a_job_that_is_back_in_the_manifest_runs_in_a_partial_run_too(state: Path) -> None:
     with planned(state, [item(0, "a"), item(1, "b")]) as store:
         stage.fill(store.connection, [item(0, "b")])
-        store.adopt_plan(whole=True, at=AT)
+        adopt(store, whole=True, at=AT)
         assert store.status().orphaned == 1
         stage.fill(store.connection, [item(0, "a")])
-        store.adopt_plan(whole=False, at=AT)
+        adopt(store, whole=False, at=AT)
         assert [job.input_json for job in store.planned_after(-1, 10)] == [b'{"prompt":"a"}']
         assert store.status().orphaned == 0
 
@@ -244,7 +244,7 @@ def test_an_orphan_that_comes_back_is_the_same_job(state: Path) -> None:
     with planned(state, [item(0, "a"), item(1, "b")]) as store:
         for items in ([item(0, "b")], [item(0, "b"), item(1, "a")]):
             stage.fill(store.connection, items)
-            store.adopt_plan(whole=True, at=AT)
+            adopt(store, whole=True, at=AT)
         assert [seq for seq, *_ in _records(store)] == [1, 0]
 
 
@@ -279,8 +279,8 @@ def peak_kib():
 
 def go(count):
     stage.fill(store.connection, items(count))
-    planned = sum(1 for _ in stage.planned_jobs(store.connection))
-    store.adopt_plan(whole=True, at=1.0)
+    planned = sum(1 for _ in stage.planned_jobs(store.connection, Again()))
+    store.begin(name="demo", target="sandbox", manifest="", at=1.0)
     return planned
 
 with Store.open(Path(sys.argv[1])) as store:

@@ -23,7 +23,7 @@ from falbatch.core.classify import Failure
 from falbatch.core.record import RequestOnRecord, StoredFile, StoredResult
 from falbatch.core.state import TRANSITIONS, Event, IllegalTransition, State
 from falbatch.errors import DiskFull, ExitCode, StateError
-from tests.adapters.conftest import AT, accepted, finished, item, planned, recording
+from tests.adapters.conftest import AT, accepted, finished, item, planned, recording, reopen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -366,7 +366,7 @@ async def test_a_new_result_forgets_the_files_of_the_old_one(store: Store) -> No
     async with recording(store):
         await store.record(*accepted(1), *finished(1)[:2], changes.FilesGone(1, AT, FAILURE))
         assert _state_of(store, 1) == "failed"
-        store.reopen_states([State.FAILED], Event.REOPENED, AT)
+        reopen(store, 1)
         await store.record(*accepted(1, attempt=2), ResultStored(1, "r-1-2", AT, b"new", "text/plain"))
     assert store.files_of(1) == []
     assert store.path_owner("1.png") is None
@@ -463,7 +463,8 @@ async def work(store, jobs):
 
 async def main():
     with Store.open(Path(sys.argv[1])) as store:
-        store.claim(name="demo", target="sandbox", manifest="demo.yaml", at=1.0)
+        stage.fill(store.connection, [])
+        store.begin(name="demo", target="sandbox", manifest="demo.yaml", at=1.0, whole=False)
         jobs = store.planned_after(-1, 100_000)
         async with anyio.create_task_group() as group:
             group.start_soon(store.writer.run)

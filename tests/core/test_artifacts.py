@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,7 +58,13 @@ DATA = "data:image/png;base64,iVBORw0KGgo="
     ],
 )
 def test_files_are_found_wherever_they_stand(output: Any, refs: list[FileRef]) -> None:
-    assert find_files(output, {}) == refs
+    found = find_files(output, {})
+    assert [replace(ref, is_object=False) for ref in found] == refs
+
+
+def test_a_file_object_is_told_from_a_bare_link() -> None:
+    found = find_files({"images": [{"url": A}], "license": "https://example.org/license"}, {})
+    assert [ref.is_object for ref in found] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +177,7 @@ def test_one_file_has_the_jobs_name_and_several_are_numbered(place: int, count: 
 
 @pytest.mark.parametrize(
     ("name", "place", "path"),
-    [("ada/3", 0, "ada/.3.0.part"), ("3", 2, ".3.2.part"), ("a/b/c.d", 1, "a/b/.c.d.1.part")],
+    [("ada/3", 0, "ada/.3.k3y.0.part"), ("3", 2, ".3.k3y.2.part"), ("a/b/c.d", 1, "a/b/.c.d.k3y.1.part")],
 )
 def test_a_part_lies_hidden_beside_its_final_name(name: str, place: int, path: str) -> None:
-    assert part_path(name, place) == path
+    assert part_path(name, place, "k3y") == path

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falbatch.core.backoff import BackoffPolicy, delay_s
+from falbatch.core.backoff import ASKED_MOST_S, BackoffPolicy, delay_s
 
 jitters = st.floats(min_value=0, max_value=1, exclude_max=True)
 policies = st.builds(
@@ -64,12 +64,16 @@ def test_no_wait_is_negative_or_above_the_cap(failures: int, policy: BackoffPoli
     assert math.isfinite(wait_s)
 
 
-@given(st.integers(1, 1000), policies, jitters, st.floats(min_value=0, max_value=86_400))
+@given(st.integers(1, 1000), policies, jitters, st.floats(min_value=0, max_value=ASKED_MOST_S))
 def test_retry_after_is_never_undercut_and_little_comes_on_top(
     failures: int, policy: BackoffPolicy, jitter: float, retry_after_s: float
 ) -> None:
     wait_s = delay_s(failures, policy, jitter, retry_after_s=retry_after_s)
     assert retry_after_s <= wait_s <= retry_after_s + policy.first_s
+
+
+def test_a_server_that_asks_for_a_day_gets_minutes() -> None:
+    assert delay_s(1, BackoffPolicy(), 0.0, retry_after_s=86_400) == ASKED_MOST_S
 
 
 @given(st.integers(1, 100), policies, jitters)

@@ -23,6 +23,7 @@ EXAMPLES: list[changes.Change] = [
     changes.FilesStored(1, 0.0),
     changes.FilesGone(1, 0.0, FAILURE),
     changes.Stuck(1, 0.0, FAILURE),
+    changes.FileSkipped(1, 0.0, FAILURE),
 ]
 
 
@@ -55,7 +56,7 @@ def test_a_change_with_one_meaning_brings_its_own_event(
 @pytest.mark.parametrize("change", EXAMPLES, ids=lambda change: type(change).__name__)
 def test_only_a_file_at_hand_and_a_stuck_job_move_nothing(change: changes.Change) -> None:
     event = getattr(change, "event", None)
-    if isinstance(change, changes.FileReady | changes.Stuck):
+    if isinstance(change, changes.FileReady | changes.FileSkipped | changes.Stuck):
         assert event is None
     else:
         assert event in {event for _, event in TRANSITIONS}

@@ -23,6 +23,7 @@ LEGAL = [
     ("completed", "files_stored", "done"),
     ("completed", "files_gone", "failed"),
     ("failed", "reopened", "planned"),
+    ("failed", "files_wanted", "completed"),
     ("cancelled", "reopened", "planned"),
     ("unknown", "reopened", "planned"),
     ("done", "files_wanted", "completed"),

@@ -87,6 +87,7 @@ class FakeProgress:
     phase: str
     queue_position: int | None = None
     inference_time_s: float | None = 1.25
+    error: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from falbatch.core.events import JobEnded, RunEvent
 from falbatch.core.identity import canonical_json
 from falbatch.core.record import OpenJob, StoredFile, StoredResult
 from falbatch.core.state import State
-from falbatch.engine.download import TRIES, Downloader, wanted_files
+from falbatch.engine.download import GONE_TRIES, TRIES, Downloader, wanted_files
 from falbatch.errors import DiskFull, HttpError, OutputError, ReplyError, TransportError, WireError
 from tests.engine.fakes import ONE_IMAGE, FakeClock, FakeFiles, FakeStore, gateway, planned, sha, unsent
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 A, B = "https://cdn/a.png", "https://cdn/b.png"
+PART = f".n1.{planned(1).key.hex()[:8]}.0.part"
 TWO_IMAGES = canonical_json({"images": [{"url": A, "file_size": 9}, {"url": B}]})
 
 
@@ -159,7 +160,7 @@ async def crashed_at_rename(stage: Stage) -> None:
     stage.files.fails_to_publish.append(OutputError("the plug was pulled"))
     with pytest.raises(OutputError):
         await stage.bring()
-    assert list(stage.files.disk) == [".n1.0.part"]
+    assert list(stage.files.disk) == [PART]
     stage.log.clear()
     stage.files.fetches.clear()
     stage.again()
@@ -178,7 +179,7 @@ async def test_a_crash_between_record_and_rename_is_mended_without_a_download() 
 async def test_a_crash_after_the_rename_finds_the_file() -> None:
     stage = Stage()
     await crashed_at_rename(stage)
-    stage.files.disk = {"n1.png": stage.files.disk[".n1.0.part"]}
+    stage.files.disk = {"n1.png": stage.files.disk[PART]}
     job = await stage.bring()
     assert job.state is State.DONE
     assert stage.files.fetches == []
@@ -197,7 +198,7 @@ async def test_a_recorded_file_that_was_damaged_is_fetched_again_to_its_place() 
 async def test_a_part_that_was_damaged_is_not_renamed() -> None:
     stage = Stage()
     await crashed_at_rename(stage)
-    stage.files.disk[".n1.0.part"] = b"half of it"
+    stage.files.disk[PART] = b"half of it"
     await stage.bring()
     assert stage.files.fetches == [A]
     assert stage.files.disk == {"n1.png": A.encode()}
@@ -215,14 +216,14 @@ async def test_files_that_are_there_are_not_fetched_again_when_another_is_lackin
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-async def test_a_dead_link_fails_the_job(status: int) -> None:
+async def test_a_dead_link_fails_the_job_after_several_tries(status: int) -> None:
     stage = Stage()
     stage.files.web[A] = lambda: gateway(status)
     job = await stage.bring()
     assert job.state is State.FAILED
     (gone,) = stage.store.of_kind(changes.FilesGone)
     assert (gone.failure.error_type, gone.failure.http_status) == ("file_gone", status)
-    assert len(stage.files.fetches) == 1
+    assert len(stage.files.fetches) == GONE_TRIES
     assert [event.state for event in stage.heard if isinstance(event, JobEnded)] == [State.FAILED]
 
 

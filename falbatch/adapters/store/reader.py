@@ -64,23 +64,6 @@ class ExportRow:
     files: tuple[StoredFile, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EndedJob:
-    """A job in a final state, as `retry` chooses among them."""
-
-    job_id: int
-    name: str
-    error_type: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedJob:
-    """A done job and its files."""
-
-    job_id: int
-    paths: tuple[str, ...]
-
-
 def batch_row(connection: sqlite3.Connection) -> BatchRow | None:
     """The one row of `batch`, None in a file that no run has claimed yet."""
     row = connection.execute("SELECT name, target, manifest, created_at, runner FROM batch").fetchone()
@@ -201,19 +184,10 @@ def _unknown(connection: sqlite3.Connection, states: tuple[str, ...]) -> tuple[U
     marks = ",".join("?" * len(states))
     rows = connection.execute(
         "SELECT j.name, j.input, a.started_at FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempts"
-        f" WHERE j.state IN ({marks}) ORDER BY j.id LIMIT ?",
+        f" WHERE j.state IN ({marks}) AND j.seq IS NOT NULL ORDER BY j.id LIMIT ?",
         (*states, UNKNOWN_SHOWN),
     )
     return tuple(UnknownJob(name, bytes(input_json).decode(), at) for name, input_json, at in rows)
-
-
-def in_states(connection: sqlite3.Connection, states: tuple[State, ...]) -> list[EndedJob]:
-    """The manifest's jobs in any of `states`."""
-    marks = ",".join("?" * len(states))
-    rows = connection.execute(
-        f"SELECT id, name, error_type FROM jobs WHERE state IN ({marks}) AND seq IS NOT NULL ORDER BY seq", states
-    )
-    return [EndedJob(*row) for row in rows]
 
 
 def ids_in(connection: sqlite3.Connection, states: tuple[State, ...]) -> list[int]:
@@ -221,12 +195,6 @@ def ids_in(connection: sqlite3.Connection, states: tuple[State, ...]) -> list[in
     marks = ",".join("?" * len(states))
     rows = connection.execute(f"SELECT id FROM jobs WHERE state IN ({marks}) AND seq IS NOT NULL ORDER BY seq", states)
     return [int(row[0]) for row in rows]
-
-
-def finished(connection: sqlite3.Connection) -> Iterator[FinishedJob]:
-    """Done jobs with the paths of their files."""
-    for (job_id,) in connection.execute("SELECT id FROM jobs WHERE state = 'done' ORDER BY id"):
-        yield FinishedJob(job_id, tuple(file.path for file in files_of(connection, job_id)))
 
 
 _EXPORT: Final = (

@@ -6,12 +6,13 @@ because they depend on all jobs together.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Item, JobKey, Mode
 from falbatch.core.naming import fold
-from falbatch.core.plan import Change, Orphan, PlannedJob, Record, decide
+from falbatch.core.plan import Again, Change, Orphan, PlannedJob, Record, decide
 from falbatch.core.state import State
 from falbatch.errors import Problem
 
@@ -118,6 +119,27 @@ def _as_replica(row: tuple[Any, ...]) -> tuple[object, ...]:
     return key, replica, settled, fold(settled), seq
 
 
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """A staged job that is on record, as a choice among them sees it."""
+
+    job_id: int
+    name: str
+    state: State
+    error_type: str | None
+
+
+def in_states(connection: sqlite3.Connection, states: tuple[State, ...]) -> list[EndedJob]:
+    """The staged jobs that are on record in any of `states`, in the manifest's order."""
+    marks = ",".join("?" * len(states))
+    rows = connection.execute(
+        "SELECT j.id, j.name, j.state, j.error_type FROM stage s JOIN jobs j ON j.key = s.key"
+        f" WHERE j.state IN ({marks}) ORDER BY s.seq",
+        states,
+    )
+    return [EndedJob(job_id, name, State(state), error_type) for job_id, name, state, error_type in rows]
+
+
 def clashes(connection: sqlite3.Connection, *, file: str, line: int, column: int) -> list[Problem]:
     """Names that two jobs share, on a disk that may not tell upper from lower case. Place: `output.name`."""
     rows = connection.execute(
@@ -138,13 +160,13 @@ def clashes(connection: sqlite3.Connection, *, file: str, line: int, column: int
 
 
 _JOINED: Final = (
-    "SELECT s.seq, s.key, s.name, s.endpoint, s.input, s.replica, s.origin, j.state, j.request_id, j.error_type,"
+    "SELECT j.id, s.seq, s.key, s.name, s.endpoint, s.input, s.replica, s.origin, j.state, j.request_id, j.error_type,"
     " o.name IS NOT NULL"
     " FROM stage s LEFT JOIN jobs j ON j.key = s.key LEFT JOIN orphan_names o ON o.name = s.name ORDER BY s.seq"
 )
 
 
-def planned_jobs(connection: sqlite3.Connection) -> Iterator[PlannedJob]:
+def planned_jobs(connection: sqlite3.Connection, again: Again) -> Iterator[PlannedJob]:
     """Every staged job in the manifest's order, with its action and reason."""
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS orphan_names (name TEXT PRIMARY KEY) WITHOUT ROWID")
     connection.execute("DELETE FROM orphan_names")
@@ -153,8 +175,16 @@ def planned_jobs(connection: sqlite3.Connection) -> Iterator[PlannedJob]:
         " WHERE NOT EXISTS (SELECT 1 FROM stage s WHERE s.key = jobs.key)"
     )
     for row in connection.execute(_JOINED):
-        seq, key, name, endpoint, input_json, replica, origin, state, request_id, error_type, renamed = row
-        record = None if state is None else Record(State(state), request_id, error_type)
+        job_id, seq, key, name, endpoint, input_json, replica, origin, state, request_id, error_type, renamed = row
+        record = None
+        if state is not None:
+            record = Record(
+                State(state),
+                request_id,
+                error_type,
+                done_again=job_id in again.submit,
+                files_again=job_id in again.files,
+            )
         change = Change.UNCHANGED if record else Change.CHANGED if renamed else Change.ADDED
         yield PlannedJob(seq, JobKey(key), name, endpoint, input_json, replica, origin, decide(record), change)
 
@@ -196,7 +226,7 @@ def adopt(connection: sqlite3.Connection, *, whole: bool, at: float) -> None:
     # Where the manifest moved a job, or renamed one that has no files yet, the record follows.
     connection.execute(
         "UPDATE jobs SET seq = s.seq, origin = s.origin,"
-        " name = CASE WHEN jobs.state IN ('planned', 'submitting', 'submitted') THEN s.name ELSE jobs.name END"
+        " name = CASE WHEN jobs.state NOT IN ('completed', 'done') THEN s.name ELSE jobs.name END"
         " FROM stage s WHERE s.key = jobs.key AND (jobs.seq IS NOT s.seq OR jobs.name <> s.name"
         " OR jobs.origin <> s.origin)"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from falbatch.adapters.store import reader, stage
 from falbatch.adapters.store.database import open_reader, open_writer, translated
 from falbatch.adapters.store.writer import Writer, in_transaction, log_event
-from falbatch.core.state import TRANSITIONS, Event, State, after
+from falbatch.core.state import Event, State, after
 from falbatch.errors import StateError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from falbatch.core.changes import Change
+    from falbatch.core.plan import Again
     from falbatch.core.record import OpenJob, StoredFile, StoredResult
     from falbatch.core.report import BatchStatus
 
@@ -47,16 +48,31 @@ class Store:
         finally:
             connection.close()
 
-    def claim(self, *, name: str, target: str, manifest: str, at: float) -> None:
-        """Take the file for the batch `name`; refuse one that belongs to another batch or another kind of fal.
+    def check(self, *, name: str, target: str) -> None:
+        """Refuse a file that belongs to another batch or another kind of fal. Writes nothing."""
+        with translated(self.path):
+            row = reader.batch_row(self.connection)
+        if row is not None:
+            _refuse_stranger(self.path, row, name, target)
+
+    def begin(
+        self, *, name: str, target: str, manifest: str, at: float, whole: bool = True, again: Again | None = None
+    ) -> None:
+        """Make the staged plan (`stage.fill` on `connection`) the state's, all in one transaction: claim the file,
+        take in new jobs, let go of those that left, and open what the user wants `again`.
 
         What was being submitted when the last run ended has no answer and becomes unknown (design §5.3).
         """
+
+        def work() -> None:
+            self._claim(name, target, manifest, at)
+            stage.adopt(self.connection, whole=whole, at=at)
+            if again is not None:
+                self._open_again(again.submit, Event.REOPENED, at)
+                self._open_again(again.files, Event.FILES_WANTED, at)
+
         with translated(self.path):
-            row = reader.batch_row(self.connection)
-            if row is not None:
-                _refuse_stranger(self.path, row, name, target)
-            in_transaction(self.connection, lambda: self._claim(name, target, manifest, at))
+            in_transaction(self.connection, work)
 
     def _claim(self, name: str, target: str, manifest: str, at: float) -> None:
         runner = json.dumps({"pid": os.getpid(), "host": platform.node(), "since": at})
@@ -68,42 +84,25 @@ class Store:
         moved = self.connection.execute(
             "UPDATE jobs SET state = ?, error_type = 'no_answer', updated_at = ?,"
             " error = 'the program ended between its submit and the answer' WHERE state = ?",
-            (TRANSITIONS[State.SUBMITTING, Event.NO_ANSWER], at, State.SUBMITTING),
+            (after(State.SUBMITTING, Event.NO_ANSWER), at, State.SUBMITTING),
         )
         log_event(self.connection, at, None, "run_started", runner)
         if moved.rowcount:
             log_event(self.connection, at, None, Event.NO_ANSWER, f"{moved.rowcount} submits had no answer")
 
-    def adopt_plan(self, *, whole: bool, at: float) -> None:
-        """Make the staged plan (`stage.fill` on `connection`) the state's."""
-        with translated(self.path):
-            in_transaction(self.connection, lambda: stage.adopt(self.connection, whole=whole, at=at))
-
-    def reopen_states(self, states: Iterable[State], event: Event, at: float) -> int:
-        """Move every job of the manifest in one of `states` by `event`. Returns how many moved."""
-        return self._reopen([(state, "seq IS NOT NULL", ()) for state in states], event, at)
-
-    def reopen_jobs(self, job_ids: Iterable[int], states: Iterable[State], event: Event, at: float) -> int:
-        """Move the jobs `job_ids`, where they are in one of `states`, by `event`. Returns how many moved."""
-        wanted = tuple(states)
-        return self._reopen([(state, "id = ?", (job_id,)) for job_id in job_ids for state in wanted], event, at)
-
-    def _reopen(self, parts: list[tuple[State, str, tuple[int, ...]]], event: Event, at: float) -> int:
-        moved = 0
-
-        def work() -> None:
-            nonlocal moved
-            for state, where, values in parts:
-                moved += self.connection.execute(
-                    "UPDATE jobs SET state = ?, failures = 0, error = NULL, error_type = NULL, http_status = NULL,"
-                    f" updated_at = ? WHERE state = ? AND {where}",
-                    (after(state, event), at, state, *values),
-                ).rowcount
-            log_event(self.connection, at, None, event, f"{moved} jobs")
-
-        with translated(self.path):
-            in_transaction(self.connection, work)
-        return moved
+    def _open_again(self, job_ids: Iterable[int], event: Event, at: float) -> None:
+        for job_id in job_ids:
+            state = State(self.connection.execute("SELECT state FROM jobs WHERE id = ?", (job_id,)).fetchone()[0])
+            # A job that is submitted again has no request and no result until fal accepts it.
+            forget = ", request_id = NULL" if event is Event.REOPENED else ""
+            self.connection.execute(
+                "UPDATE jobs SET state = ?, failures = 0, error = NULL, error_type = NULL, http_status = NULL,"
+                f" updated_at = ?{forget} WHERE id = ?",
+                (after(state, event), at, job_id),
+            )
+            if forget:
+                self.connection.execute("DELETE FROM results WHERE job_id = ?", (job_id,))
+            log_event(self.connection, at, job_id, event, None)
 
     async def record(self, *happened: Change) -> None:
         """Write changes; return when they are on disk."""

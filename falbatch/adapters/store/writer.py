@@ -20,7 +20,6 @@ import anyio.to_thread
 from falbatch.adapters.store.database import translated
 from falbatch.core import changes
 from falbatch.core.state import TRANSITIONS, Event, IllegalTransition, State
-from falbatch.errors import FalbatchError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
     from falbatch.core.changes import Change
     from falbatch.core.classify import Failure
 
-GROUP_ROWS: Final = 2_000
-"""Most changes in one commit: bounds memory and the time that a reader may wait."""
+GROUP_ENTRIES: Final = 2_000
+"""Most callers in one commit: bounds the time that a reader may wait."""
 
 LINGER_S: Final = 0.004
 """How long a group waits for company before it is committed: a few fsyncs' worth, far below any call to fal."""
@@ -43,12 +42,19 @@ _TO_STATE: Final[dict[Event, State]] = {event: after for (_, event), after in TR
 
 
 @dataclass(slots=True)
-class _Group:
-    """Changes that will share a commit. Filled by callers, emptied once by the writer."""
+class _Entry:
+    """What one caller handed over, and what became of it."""
 
-    changes: list[Change] = field(default_factory=list)
-    committed: anyio.Event = field(default_factory=anyio.Event)
+    changes: tuple[Change, ...]
     error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _Group:
+    """Entries that will share a commit. Filled by callers, emptied once by the writer."""
+
+    entries: list[_Entry] = field(default_factory=list)
+    committed: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Writer:
@@ -60,6 +66,8 @@ class Writer:
         self._group = _Group()
         self._wake = anyio.Event()
         self._closing = False
+        # A thread of its own: hashing and syncing of large files must not keep a commit waiting.
+        self._thread = anyio.CapacityLimiter(1)
         self.closed = anyio.Event()
         """Set when `run` has returned: everything handed over is on disk."""
 
@@ -67,12 +75,14 @@ class Writer:
         """Return when `happened` is on disk. Raises what the group's commit raised (`DiskFull`, `StateError`)."""
         if not happened:
             return
-        group = self._group
-        group.changes.extend(happened)
+        if self.closed.is_set():
+            raise RuntimeError("the writer has ended: nothing more can be recorded")
+        group, entry = self._group, _Entry(happened)
+        group.entries.append(entry)
         self._wake.set()
         await group.committed.wait()
-        if group.error is not None:
-            raise group.error
+        if entry.error is not None:
+            raise entry.error
 
     async def run(self) -> None:
         """Commit groups until `close` is called and nothing is pending. Callers get the errors of their commits.
@@ -81,46 +91,54 @@ class Writer:
         """
         with anyio.CancelScope(shield=True):
             try:
-                while self._group.changes or not self._closing:
+                while self._group.entries or not self._closing:
                     await self._next_group()
             finally:
                 self.closed.set()
 
     async def _next_group(self) -> None:
-        if not self._group.changes:
+        if not self._group.entries:
             await self._wake.wait()
         await anyio.sleep(LINGER_S)
         group, self._group = self._group, _Group()
         self._wake = anyio.Event()
-        if group.changes:
-            await self._commit(group)
+        try:
+            await anyio.to_thread.run_sync(self._commit, group.entries, limiter=self._thread)
+        finally:
+            group.committed.set()
 
     def close(self) -> None:
         """Let `run` return once everything pending is committed."""
         self._closing = True
         self._wake.set()
 
-    async def _commit(self, group: _Group) -> None:
-        try:
-            await anyio.to_thread.run_sync(self._commit_rows, group.changes)
-        except (FalbatchError, IllegalTransition) as error:
-            group.error = error
-        except BaseException as error:
-            group.error = error  # a bug of ours ends the run; until then nobody may take it for a commit
-            raise
-        finally:
-            group.committed.set()
-
-    def _commit_rows(self, rows: list[Change]) -> None:
+    def _commit(self, entries: list[_Entry]) -> None:
         """Runs in a worker thread; one at a time, since `run` waits for it."""
-        with translated(self._path):
-            for start in range(0, len(rows), GROUP_ROWS):
-                in_transaction(self._connection, partial(self._apply, rows[start : start + GROUP_ROWS]))
+        for start in range(0, len(entries), GROUP_ENTRIES):
+            self._commit_part(entries[start : start + GROUP_ENTRIES])
 
-    def _apply(self, rows: list[Change]) -> None:
-        for change in rows:
-            _move(self._connection, change)
-            write(change, self._connection)
+    def _commit_part(self, part: list[_Entry]) -> None:
+        """All in one transaction. Where that fails, each entry in its own: one that cannot be written must not take
+        the request ids of others with it."""
+        if self._written(part) is None:
+            return
+        for entry in part:
+            entry.error = self._written([entry])
+
+    def _written(self, entries: list[_Entry]) -> BaseException | None:
+        """None when `entries` are on disk, else why none of them is."""
+        try:
+            with translated(self._path):
+                in_transaction(self._connection, partial(self._apply, entries))
+        except Exception as error:  # noqa: BLE001  (whatever it is, it belongs to whoever handed the entry over)
+            return error
+        return None
+
+    def _apply(self, entries: list[_Entry]) -> None:
+        for entry in entries:
+            for change in entry.changes:
+                _move(self._connection, change)
+                write(change, self._connection)
 
 
 def in_transaction(connection: sqlite3.Connection, work: Callable[[], None]) -> None:
@@ -270,6 +288,11 @@ def _(change: changes.FilesStored, connection: sqlite3.Connection) -> None:
 def _(change: changes.FilesGone, connection: sqlite3.Connection) -> None:
     _blame(connection, change.job_id, change.failure)
     log_event(connection, change.at, change.job_id, change.event, change.failure.message)
+
+
+@write.register(changes.FileSkipped)
+def _(change: changes.FileSkipped, connection: sqlite3.Connection) -> None:
+    log_event(connection, change.at, change.job_id, "file_skipped", change.failure.message)
 
 
 @write.register(changes.Stuck)

@@ -1,0 +1,65 @@
+"""Which jobs are done again, because the user said so. Chosen among the staged ones, before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from falbatch.adapters.store import reader, stage
+from falbatch.core.plan import Again
+from falbatch.core.state import State
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+LINK_TROUBLE = ("file_gone", "file_refused")
+"""Failures after which the result is on record, so that its files can be asked for again at no charge."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryChoice:
+    """Which failed or cancelled jobs to do again; all of them when nothing is given."""
+
+    error_types: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Names, or patterns with `*` and `?`."""
+    missing_files: bool = False
+    """Instead: fetch lost files again, from the stored results. Nothing is submitted in such a run."""
+
+
+def choose(
+    connection: sqlite3.Connection, choice: RetryChoice | None, *, resubmit_unknown: bool, folder: Path
+) -> Again:
+    """The staged jobs that `choice` and `resubmit_unknown` mean."""
+    submit: set[int] = set()
+    files: set[int] = set()
+    if resubmit_unknown:
+        submit |= {job.job_id for job in stage.in_states(connection, (State.UNKNOWN, State.SUBMITTING))}
+    if choice is not None and choice.missing_files:
+        files = {
+            job.job_id
+            for job in stage.in_states(connection, (State.DONE, State.FAILED))
+            if _matches(job, choice) and _lacks_files(connection, job, folder)
+        }
+    elif choice is not None:
+        ended = stage.in_states(connection, (State.FAILED, State.CANCELLED))
+        submit |= {job.job_id for job in ended if _matches(job, choice)}
+    return Again(frozenset(submit), frozenset(files))
+
+
+def _matches(job: stage.EndedJob, choice: RetryChoice) -> bool:
+    by_type = not choice.error_types or job.error_type in choice.error_types
+    return by_type and is_named(job.name, choice.names)
+
+
+def is_named(name: str, patterns: tuple[str, ...]) -> bool:
+    """True when a job's name is like one of `patterns`, or when there are none."""
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _lacks_files(connection: sqlite3.Connection, job: stage.EndedJob, folder: Path) -> bool:
+    if job.state is State.FAILED:
+        return job.error_type in LINK_TROUBLE
+    return any(not (folder / file.path).is_file() for file in reader.files_of(connection, job.job_id))
