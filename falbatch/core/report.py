@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 ADVICE: Final[Mapping[str, str]] = {
     "content_policy_violation": "the prompt or an input was refused by the model's policy; change it",
     "missing": "a required field is missing from `input`",
-    "file_gone": "the result's links are dead; `falbatch retry` runs the job again, at its price",
+    "file_gone": "`falbatch retry --missing-files` asks for the link again at no charge; `falbatch retry` runs the job"
+    " again, at its price",
+    "file_refused": "`falbatch retry --missing-files` asks for the file again at no charge, once the cause is gone",
     "result_gone": "fal no longer keeps the result; `falbatch retry` runs the job again, at its price",
     "request_timeout": "no runner started in time; raise `request.start_timeout_s` or run again later",
     "http_404": "fal does not know this endpoint; check its spelling",

@@ -127,7 +127,11 @@ class Downloader:
         return False
 
     async def _fetch(self, want: _Wanted, part: str) -> FetchedFile:
+        tries = 0
+
         async def call() -> FetchedFile:
+            nonlocal tries
+            tries += 1
             async with self._limit:  # not over the pause after a failure: a slow server must not stall the others
                 if want.body is not None:
                     return await self._files.keep(want.body, part, content_type=want.content_type)
@@ -135,13 +139,11 @@ class Downloader:
                     want.url, part, size_bytes=want.size_bytes, content_type=want.content_type
                 )
 
-        gone = count(1)
-
         def is_worth_it(error: BaseException) -> bool:
             if not isinstance(error, WireError):
                 return False
             verdict = download_verdict(error)
-            return verdict is DownloadVerdict.AGAIN or (verdict is DownloadVerdict.GONE and next(gone) < GONE_TRIES)
+            return verdict is DownloadVerdict.AGAIN or (verdict is DownloadVerdict.GONE and tries < GONE_TRIES)
 
         def wait_s(failures: int, error: BaseException) -> float:
             asked_s = error.retry_after_s if isinstance(error, HttpError) else None

@@ -267,6 +267,7 @@ from pathlib import Path
 from falbatch.adapters.store import stage
 from falbatch.adapters.store.store import Store
 from falbatch.core.model import Item, Mode
+from falbatch.core.plan import Again
 
 def items(count):
     for seq in range(count):

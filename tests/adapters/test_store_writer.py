@@ -88,16 +88,17 @@ async def test_changes_of_many_jobs_share_a_commit(store: Store) -> None:
 async def test_a_group_of_more_changes_than_fit_one_commit_takes_several(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "GROUP_ROWS", 15)
+    monkeypatch.setattr(writer, "GROUP_ENTRIES", 15)
     commits: list[str] = []
     store.connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
-    async with recording(store):
-        await store.record(*(SubmitStarted(job_id, 1, AT) for job_id in range(1, 41)))
+    async with recording(store), anyio.create_task_group() as callers:
+        for job_id in range(1, 41):
+            callers.start_soon(store.record, SubmitStarted(job_id, 1, AT))
     assert _elsewhere(store, "SELECT count(*) FROM jobs WHERE state = 'submitting'") == 40
     assert len(commits) == 3
 
 
-async def test_an_illegal_change_is_refused_with_all_of_its_group(store: Store) -> None:
+async def test_an_illegal_change_is_refused_alone_and_its_group_is_written(store: Store) -> None:
     refused: list[int] = []
 
     async def record(job_id: int, change: Change) -> None:
@@ -110,11 +111,9 @@ async def test_an_illegal_change_is_refused_with_all_of_its_group(store: Store) 
         async with anyio.create_task_group() as callers:
             callers.start_soon(record, 1, SubmitStarted(1, 1, AT))
             callers.start_soon(record, 2, changes.FilesStored(2, AT))
-        assert sorted(refused) == [1, 2]
-        assert [_state_of(store, job_id) for job_id in (1, 2)] == ["planned", "planned"]
-        assert _elsewhere(store, "SELECT count(*) FROM attempts") == 0
-        await store.record(SubmitStarted(1, 1, AT))
-    assert _state_of(store, 1) == "submitting"
+        assert refused == [2]
+        assert [_state_of(store, job_id) for job_id in (1, 2)] == ["submitting", "planned"]
+        assert _elsewhere(store, "SELECT count(*) FROM attempts") == 1
 
 
 async def test_a_change_of_a_job_that_does_not_exist_is_refused(store: Store) -> None:
@@ -202,8 +201,8 @@ async def test_a_cancelled_writer_goes_on_until_it_is_closed(store: Store) -> No
     assert store.writer.closed.is_set()
 
 
-async def test_nobody_takes_a_bug_for_a_commit(store: Store) -> None:
-    """Half a surrogate pair cannot be stored: no error that the writer expects."""
+async def test_a_change_that_cannot_be_stored_is_told_to_its_caller_alone(store: Store) -> None:
+    """Half a surrogate pair: no error that the writer expects. The acceptance beside it must not be lost."""
     told: list[BaseException] = []
 
     async def record(change: Change) -> None:
@@ -212,18 +211,18 @@ async def test_nobody_takes_a_bug_for_a_commit(store: Store) -> None:
         except ValueError as error:
             told.append(error)
 
-    async def run() -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(store.writer.run)
-
-    async with anyio.create_task_group() as callers:
+    async with recording(store), anyio.create_task_group() as callers:
         callers.start_soon(record, SubmitStarted(1, 1, AT))
         callers.start_soon(record, Stuck(2, AT, Failure("x", "\ud800")))
-        await anyio.lowlevel.checkpoint()
-        with pytest.raises(ExceptionGroup):
-            await run()
-    assert len(told) == 2
-    assert _state_of(store, 1) == "planned"
+    assert len(told) == 1
+    assert _state_of(store, 1) == "submitting"
+
+
+async def test_nothing_is_taken_for_recorded_after_the_writer_has_ended(store: Store) -> None:
+    async with recording(store):
+        pass
+    with pytest.raises(RuntimeError, match="ended"):
+        await store.record(SubmitStarted(1, 1, AT))
 
 
 async def test_a_full_disk_is_told_to_the_callers_and_the_file_stays_good(tiny_disk: TinyDisk) -> None:
@@ -451,6 +450,7 @@ _WRITING = """
 import os, sys
 from pathlib import Path
 import anyio
+from falbatch.adapters.store import stage
 from falbatch.adapters.store.store import Store
 from tests.adapters.conftest import accepted, finished
 

@@ -224,6 +224,85 @@ def test_retry_missing_files_fetches_them_again_at_no_charge(shell: Shell) -> No
     assert shell.submits() == 4
 
 
+def test_retry_missing_files_submits_nothing(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.falbatch("run", "small.yaml", "--limit", "1")
+    (shell.folder / "out" / "kite-0.jpg").unlink()
+    ran = shell.falbatch("retry", "small.yaml", "--missing-files")
+    assert ran.code == 0
+    assert (shell.folder / "out" / "kite-0.jpg").exists()
+    assert shell.submits() == 1
+
+
+def test_a_link_that_was_dead_can_be_asked_for_again_at_no_charge(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST + "retry: {first_s: 0.05}\n")
+    shell.sandbox.add_faults([{"on": "file", "do": "status:404"}])
+    dead = shell.falbatch("run", "small.yaml", "--limit", "1")
+    shell.sandbox.clear_faults()
+    assert dead.code == 3
+    assert "--missing-files" in dead.out
+    assert shell.falbatch("retry", "small.yaml", "--missing-files").code == 0
+    assert (shell.folder / "out" / "kite-0.jpg").exists()
+    assert shell.submits() == 1
+
+
+def test_a_passing_error_of_the_results_door_is_not_paid_for_twice(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.sandbox.add_faults([{"on": "result", "do": "status:500", "times": 1}])
+    ran = shell.falbatch("run", "small.yaml")
+    shell.sandbox.clear_faults()
+    assert ran.code == 0
+    assert shell.submits() == 4
+
+
+def test_a_retry_that_is_refused_leaves_everything_as_it_was(shell: Shell) -> None:
+    failing(shell, "content_policy_violation")
+    ran = shell.falbatch("retry", "small.yaml", "--sandbox")
+    assert ran.code == 6, "the batch is not the built-in sandbox's"
+    assert states(shell) == {"done": 3, "failed": 1}
+
+
+def test_only_the_chosen_part_of_the_unknown_jobs_is_submitted_again(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    shell.sandbox.add_faults([{"on": "submit", "do": "drop_after"}])
+    shell.falbatch("run", "small.yaml")
+    shell.sandbox.clear_faults()
+    assert states(shell) == {"unknown": 4}
+    shell.falbatch("run", "small.yaml", "--resubmit-unknown", "--limit", "1")
+    assert states(shell) == {"unknown": 3, "done": 1}
+    shell.falbatch("run", "small.yaml")
+    assert shell.submits() == 5
+
+
+def test_an_edited_job_and_its_namesake_that_comes_home_keep_their_own_files(shell: Shell) -> None:
+    """Both download at the same time, under the same name."""
+    shell.write("small.yaml", MANIFEST.replace("[0, 4]", "[0, 1]"))
+    shell.sandbox.add_faults([{"on": "status", "do": "delay:30"}])
+    with started(shell, "run", "small.yaml") as run:
+        wait_until(lambda: states(shell) == {"submitted": 1}, seconds=20, what="a request on record")
+        run.kill()
+    shell.sandbox.clear_faults()
+    shell.sandbox.add_faults([{"on": "file", "do": "delay:1"}])
+    shell.write("small.yaml", MANIFEST.replace("[0, 4]", "[0, 1]").replace("a kite", "another kite"))
+    ran = shell.falbatch("run", "small.yaml")
+    shell.sandbox.clear_faults()
+    assert ran.code == 0
+    files = {path.read_bytes() for path in (shell.folder / "out").glob("kite-0*.jpg")}
+    assert len(files) == 2
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_run(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST.replace("[0, 4]", "[0, 12]"))
+    shell.sandbox.add_faults([{"on": "status", "do": "delay:1"}])
+    with started(shell, "run", "small.yaml") as run:
+        assert run.stderr is not None
+        run.stderr.readline()
+        run.stderr.close()
+        assert run.wait(timeout=40) == 0
+    shell.sandbox.clear_faults()
+    assert states(shell) == {"done": 12}
+
+
 def test_a_failure_limit_stops_feeding(shell: Shell) -> None:
     text = MANIFEST.replace("[0, 4]", "[0, 40]") + "limits: {in_flight: 1}\nbudget: {max_failures: 2}\n"
     shell.write("small.yaml", text)

@@ -16,7 +16,7 @@ from falbatch.core.events import Counter, JobEnded, JobTriedAgain, RunEvent, Run
 from falbatch.core.record import OpenJob, StoredResult
 from falbatch.core.state import Event, State
 from falbatch.engine.execute import DOWNLOADS_AHEAD, Deps, ExecuteSettings, Execution, failure_limit
-from falbatch.engine.result import NOT_YET_LOOKS, READS
+from falbatch.engine.result import NOT_YET_LOOKS, OUTCOME_LOOKS, READS
 from falbatch.engine.submit import GRACE_S, Stop
 from falbatch.errors import (
     CredentialsError,
@@ -188,7 +188,7 @@ async def test_an_earlier_runs_request_that_fails_is_submitted_again_by_nobody_e
     """Its job turns `planned` while the feeder still reads planned jobs."""
     slowly = BackoffPolicy(60.0, 60.0)  # 30 s between the failure and the further attempt
     run = Run(jobs=300, paid=(at_fal(290),), settings=settings_with(in_flight=64, backoff=slowly))
-    run.queue.on_result.then(http(503, "runner_disconnected"))
+    run.queue.on_result.then(*[http(503, "runner_disconnected")] * OUTCOME_LOOKS)
     assert await run.run() is None
     assert run.store.states() == [State.DONE] * 300
     assert run.events_of(290).count(Event.ACCEPTED) == 1
@@ -219,7 +219,7 @@ async def test_completed_is_read_three_ways() -> None:
         "r0": [FakeResult(ONE_IMAGE)],
         "r1": [http(422, "content_policy_violation", billable_units=0.0)],
         "r2": [gateway(502), gateway(504), FakeResult(ONE_IMAGE)],
-        "r3": [http(500, "internal_error")],
+        "r3": [http(500, "internal_error")] * OUTCOME_LOOKS,
     }
     run.queue.on_result.default = lambda request: (
         answers[request.request_id].pop(0) if request.request_id in answers else FakeResult(ONE_IMAGE)
@@ -365,14 +365,29 @@ async def test_account_trouble_stops_submits_while_polling_and_downloads_go_on()
     assert states.count(State.PLANNED) == 9
 
 
-@pytest.mark.parametrize("where", ["status", "result"])
-async def test_a_key_that_is_refused_for_reads_ends_the_run_and_fails_nothing(where: str) -> None:
+async def test_a_key_that_is_refused_for_reads_ends_the_run_and_fails_nothing() -> None:
     run = Run(jobs=3)
-    (run.queue.on_status if where == "status" else run.queue.on_result).default = http(401)
+    run.queue.on_status.default = http(401)
     error = await run.run()
     assert isinstance(error, CredentialsError)
     assert State.FAILED not in run.store.states()
     assert any(isinstance(event, RunStopping) for event in run.heard)
+
+
+async def test_one_result_that_is_refused_keeps_no_other_from_coming_home() -> None:
+    """Who refuses is not said: the request stays as it is, and the run goes on."""
+    run = Run(jobs=3)
+    run.queue.on_result.then(http(403))
+    assert await run.run() is None
+    assert sorted(run.store.states()) == [State.DONE, State.DONE, State.SUBMITTED]
+
+
+async def test_a_passing_moment_of_the_results_door_buys_no_second_run() -> None:
+    run = Run(jobs=1)
+    run.queue.on_result.then(http(500, "internal_error"))
+    assert await run.run() is None
+    assert run.store.states() == [State.DONE]
+    assert len(run.queue.submits) == 1
 
 
 async def test_no_network_ends_the_run_with_every_job_as_it_was() -> None:

@@ -46,7 +46,7 @@ class _Entry:
     """What one caller handed over, and what became of it."""
 
     changes: tuple[Change, ...]
-    error: BaseException | None = None
+    error: BaseException | None = field(default_factory=lambda: RuntimeError("the writer ended before it was written"))
 
 
 @dataclass(slots=True)
@@ -121,6 +121,8 @@ class Writer:
         """All in one transaction. Where that fails, each entry in its own: one that cannot be written must not take
         the request ids of others with it."""
         if self._written(part) is None:
+            for entry in part:
+                entry.error = None
             return
         for entry in part:
             entry.error = self._written([entry])
