@@ -136,6 +136,7 @@ def export_object(row: reader.ExportRow) -> dict[str, Any]:
     """One job as an export shows it. Integers stay exact; a result that is no JSON is left to its file."""
     record = asdict(row)
     record["state"] = row.state.value
+    record["orphaned"] = row.seq is None
     record["input"] = input_of(record.pop("input_json"))
     record["result"] = _result_value(row.result)
     record["files"] = [

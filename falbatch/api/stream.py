@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +72,8 @@ async def map_inputs(
 
     Everything is kept in the state file `state`: called again after a crash with the same inputs, it goes on, and
     nothing is submitted twice. Files are fetched into `output`; without it only results are kept. `limits` bounds
-    rates, attempts and jobs in flight. Leave early only through `contextlib.aclosing`.
+    rates, attempts and jobs in flight. Leaving the loop early stops
+    the run gently; `contextlib.aclosing` does it at once instead of when Python finds the time.
 
     Raises `FalbatchError` when the run cannot begin, or ends before its work is done.
     """
@@ -134,16 +136,16 @@ async def _finishing(
         connect.open_output(target, folder, downloads=settings.downloads) as files,
     ):
         execution = Execution(Deps(store, queue, files, SystemClock(), hear), settings, Stop())
-        # Entered and left by hand: a caller's exception that comes out of `yield` must not end up in a group of them.
-        group = await anyio.create_task_group().__aenter__()
-        group.start_soon(_run, execution, store, send)
+        # A plain task: a task group must be left by the task that entered it, and nobody knows which task will close
+        # a generator that its caller walked away from.
+        work = asyncio.create_task(_run(execution, store, send))
         try:
             with receive:
                 async for job_id in receive:
                     yield job_id
         finally:
             execution.stop("the caller left")
-            await group.__aexit__(None, None, None)
+            await work
     if execution.ended_by is not None:
         raise execution.ended_by
 

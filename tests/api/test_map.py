@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,16 @@ def test_leaving_early_loses_nothing(fal: SandboxProcess, tmp_path: Path) -> Non
                 break
 
     anyio.run(one)
+    assert len(outcomes(tmp_path)) == len(INPUTS)
+    assert fal.ledger()["count"] == len(INPUTS)
+
+
+def test_walking_away_without_closing_ends_too(fal: SandboxProcess, tmp_path: Path) -> None:
+    async def one() -> None:
+        async for _ in falbatch.map(ENDPOINT, INPUTS, state=tmp_path / "x.db"):
+            break
+
+    asyncio.run(one())
     assert len(outcomes(tmp_path)) == len(INPUTS)
     assert fal.ledger()["count"] == len(INPUTS)
 
