@@ -226,7 +226,7 @@ async def test_nothing_is_taken_for_recorded_after_the_writer_has_ended(store: S
 
 
 async def test_a_full_disk_is_told_to_the_callers_and_the_file_stays_good(tiny_disk: TinyDisk) -> None:
-    tiny_disk.resize(1024)
+    tiny_disk.resize(2560)
     path = tiny_disk.path / "falbatch.db"
     stored = 0
 
@@ -243,6 +243,7 @@ async def test_a_full_disk_is_told_to_the_callers_and_the_file_stays_good(tiny_d
                 await fill(store)
             assert caught.value.exit_code is ExitCode.DISK_FULL
             assert 0 < stored < 40
+            assert not writer.reserve_path(path).exists(), "given up before anybody is told"
             # Some space is there again: the same run could go on.
             tiny_disk.resize(16 * 1024)
             last = stored + 1
@@ -252,6 +253,19 @@ async def test_a_full_disk_is_told_to_the_callers_and_the_file_stays_good(tiny_d
     with closing(open_reader(path)) as connection:
         assert connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
         assert reader.status(connection, running=False).count(State.COMPLETED) == last
+
+
+async def test_request_ids_find_room_on_a_disk_that_others_have_filled(tiny_disk: TinyDisk) -> None:
+    tiny_disk.resize(2560)
+    with planned(tiny_disk.path / "falbatch.db", (item(seq) for seq in range(40))) as store:
+        ballast = tiny_disk.path / "ballast"
+        with pytest.raises(OSError, match="space"), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+        async with recording(store), anyio.create_task_group() as callers:
+            for job_id in range(1, 41):
+                callers.start_soon(store.record, *accepted(job_id))
+        assert len(store.paid_jobs()) == 40
 
 
 async def test_a_state_file_that_may_not_grow_is_a_full_disk(store: Store) -> None:

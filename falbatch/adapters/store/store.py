@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from falbatch.adapters.store import reader, stage
 from falbatch.adapters.store.database import open_reader, open_writer, translated
-from falbatch.adapters.store.writer import Writer, in_transaction, log_event
+from falbatch.adapters.store.writer import RESERVE_BYTES, Writer, in_transaction, log_event, reserve_path
 from falbatch.core.state import Event, State, after
 from falbatch.errors import StateError
 
@@ -38,15 +38,14 @@ class Store:
     @contextlib.contextmanager
     def open(cls, path: Path) -> Iterator[Store]:
         """Open or create the state file; close it whole at the end."""
-        connection = open_writer(path)
-        try:
+        with contextlib.closing(open_writer(path)) as connection:
+            _keep_room(path)
             store = cls(path, connection)
             try:
                 yield store
             finally:
                 store.reading.close()
-        finally:
-            connection.close()
+                reserve_path(path).unlink(missing_ok=True)
 
     def check(self, *, name: str, target: str) -> None:
         """Refuse a file that belongs to another batch or another kind of fal. Writes nothing."""
@@ -137,6 +136,12 @@ class Store:
         """How the batch stands; asked after the run's work, so nothing is being submitted."""
         with translated(self.path):
             return reader.status(self.reading, running=False)
+
+
+def _keep_room(path: Path) -> None:
+    """Allocate the writer's reserve; a disk without room for it has none for a run. Raises `DiskFull`."""
+    with translated(path), reserve_path(path).open("wb") as file:
+        file.write(b"\0" * RESERVE_BYTES)
 
 
 def _refuse_stranger(path: Path, row: reader.BatchRow, name: str, target: str) -> None:

@@ -20,6 +20,7 @@ import anyio.to_thread
 from falbatch.adapters.store.database import translated
 from falbatch.core import changes
 from falbatch.core.state import TRANSITIONS, Event, IllegalTransition, State
+from falbatch.errors import DiskFull
 
 if TYPE_CHECKING:
     import sqlite3
@@ -39,6 +40,15 @@ _FROM_STATE: Final[dict[Event, str]] = {
     event: ",".join(f"'{before}'" for (before, e), _ in TRANSITIONS.items() if e is event) for event in Event
 }
 _TO_STATE: Final[dict[Event, State]] = {event: after for (_, event), after in TRANSITIONS.items()}
+
+
+RESERVE_BYTES: Final = 1024 * 1024
+"""Room kept for the state file while a run goes on: when the disk is full, the ids of submits under way still fit."""
+
+
+def reserve_path(state: Path) -> Path:
+    """The file that keeps the room; given up at the first sign of a full disk."""
+    return state.with_suffix(".reserve")
 
 
 @dataclass(slots=True)
@@ -63,6 +73,7 @@ class Writer:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
+        self._reserve = reserve_path(path)
         self._group = _Group()
         self._wake = anyio.Event()
         self._closing = False
@@ -132,6 +143,11 @@ class Writer:
         try:
             with translated(self._path):
                 in_transaction(self._connection, partial(self._apply, entries))
+        except DiskFull as error:
+            if self._reserve.exists():
+                self._reserve.unlink()
+                return self._written(entries)
+            return error
         except Exception as error:  # noqa: BLE001  (whatever it is, it belongs to whoever handed the entry over)
             return error
         return None
