@@ -117,3 +117,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+def states(shell: Shell) -> dict[str, int]:
+    """The batch's states as `status --json` shows them, those with jobs only; none before a run has begun."""
+    if not (shell.folder / "out" / "falbatch.db").exists():
+        return {}
+    (status,) = shell.falbatch("status", "small.yaml", "--json").objects()
+    return {state: count for state, count in status["states"].items() if count}
+
+
+def started(shell: Shell, *words: str) -> subprocess.Popen[bytes]:
+    """`falbatch …` in the background."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-m", "falbatch", *words], cwd=shell.folder, env=shell.environment(), stdout=pipe, stderr=pipe
+    )
