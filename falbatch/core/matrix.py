@@ -134,7 +134,7 @@ def freeze(value: Any) -> Hashable:
         case list():
             return tuple(freeze(entry) for entry in value)
         case _:
-            return value  # type: ignore[no-any-return]
+            return value  # type: ignore[no-any-return]  # YAML scalars are hashable, whatever their type
 
 
 def zipped(lists: Mapping[str, Sequence[Any]]) -> Iterator[Combination]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 try:
     from yaml import CSafeLoader as _BaseLoader
 except ImportError:  # PyYAML built without libyaml: the same answers, ten times slower
-    from yaml import SafeLoader as _BaseLoader  # type: ignore[assignment]
+    from yaml import SafeLoader as _BaseLoader  # type: ignore[assignment]  # same API, without libyaml
 
 Path = tuple[str | int, ...]
 """Where in the document: mapping keys and 0-based list entries, from the top."""

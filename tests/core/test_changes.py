@@ -66,4 +66,4 @@ def test_only_a_file_at_hand_and_a_stuck_job_move_nothing(change: changes.Change
 def test_changes_are_frozen_and_name_their_job_and_time(change: changes.Change) -> None:
     assert (change.job_id, change.at) == (1, 0.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        change.job_id = 2  # type: ignore[misc]
+        change.job_id = 2  # type: ignore[misc]  # that it is refused is the test

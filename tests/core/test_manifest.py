@@ -367,6 +367,6 @@ def test_a_source_without_a_usable_stem_still_gives_a_safe_folder() -> None:
 def test_a_manifest_cannot_be_changed() -> None:
     manifest = _with("")
     with pytest.raises(AttributeError):
-        manifest.name = "x"  # type: ignore[misc]
+        manifest.name = "x"  # type: ignore[misc]  # that it is refused is the test
     with pytest.raises(ValueError, match="frozen"):
         manifest.limits.downloads = 3

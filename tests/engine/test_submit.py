@@ -398,7 +398,7 @@ def test_whatever_is_answered_no_job_is_accepted_twice_or_sent_again_when_unknow
         ends = await stage.submit_all()
         assert all(job is not None for job in ends)
         for number in range(1, jobs + 1):
-            story = [change.event for change in stage.store.changes if change.job_id == number]  # type: ignore[union-attr]
+            story = [change.event for change in stage.store.changes if change.job_id == number]  # type: ignore[union-attr]  # only changes of submits
             assert story[-1] in {Event.ACCEPTED, Event.NO_ANSWER, Event.REJECTED}
             assert story[1:-1:2] == [Event.REFUSED] * (len(story) // 2 - 1)
             assert story[::2] == [Event.SUBMIT_STARTED] * (len(story) // 2)

@@ -332,7 +332,7 @@ async def test_a_name_with_public_and_private_addresses_is_reached_at_the_public
 
     resolver = _PublicResolver(False, set())
     await resolver.close()
-    resolver._inner = Mixed()  # type: ignore[assignment]
+    resolver._inner = Mixed()  # type: ignore[assignment]  # a stand-in for DNS
     assert [one["host"] for one in await resolver.resolve("mixed.example")] == ["1.1.1.1"]
 
 
