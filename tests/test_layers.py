@@ -17,11 +17,12 @@ FILES = sorted(path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py
 OURS = {
     "falbatch/errors.py": set(),
     "falbatch/exactjson.py": set(),
+    "falbatch/faultpoints.py": set(),
     "falbatch/core": {"core", "errors", "exactjson"},
     "falbatch/fal": {"fal", "errors", "exactjson"},
-    "falbatch/engine": {"engine", "core", "errors", "exactjson"},
-    "falbatch/adapters": {"adapters", "core", "errors", "exactjson"},
-    "falbatch/sandbox": {"sandbox", "errors"},
+    "falbatch/engine": {"engine", "core", "errors", "exactjson", "faultpoints"},
+    "falbatch/adapters": {"adapters", "core", "errors", "exactjson", "faultpoints"},
+    "falbatch/sandbox": {"sandbox", "errors", "faultpoints"},
     "falbatch/api": {"api", "engine", "adapters", "fal", "core", "errors", "exactjson"},
     "falbatch/cli": {"cli", "api", "adapters", "core", "errors", "sandbox"},
 }
@@ -30,6 +31,7 @@ OURS = {
 THEIRS: dict[str, set[str]] = {
     "falbatch/errors.py": set(),
     "falbatch/exactjson.py": {"orjson"},
+    "falbatch/faultpoints.py": set(),
     "falbatch/core": {"pydantic", "yaml", "jinja2", "orjson", "slugify", "pathvalidate"},
     "falbatch/fal": {"anyio", "orjson", "httpx", "httpx_aiohttp", "aiohttp", "yarl"},
     "falbatch/engine": {"anyio", "tenacity"},
