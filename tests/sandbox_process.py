@@ -28,6 +28,8 @@ class SandboxProcess:
     """
 
     def __init__(self, *args: str, port: int = 0) -> None:
+        self.environment: dict[str, str] = {}
+        """Variables beside those of this process, from the next start on."""
         flags = ["--port", str(port), "--stay-until-stdin-closes", *args]
         self._command = [sys.executable, "-m", "falbatch.sandbox", *flags]
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,7 +57,8 @@ class SandboxProcess:
         """Start it and wait until it answers. Raises RuntimeError with its stderr when it does not."""
         pipe = subprocess.PIPE
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _end; a pipe could fill up
-        self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=self._log)
+        environment = {**os.environ, **self.environment}
+        self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=self._log, env=environment)
         self.origin = self._first_line()
         if not self.origin:
             self.kill()
@@ -65,6 +68,10 @@ class SandboxProcess:
         """SIGKILL: no chance to save anything."""
         self._running.kill()
         self._end()
+
+    def has_ended(self) -> bool:
+        """True when the process is gone, by itself or by somebody's hand."""
+        return self._running.poll() is not None
 
     def stop(self) -> int:
         """SIGTERM, and SIGKILL if that does not help. Returns the exit code; does nothing when it is gone."""

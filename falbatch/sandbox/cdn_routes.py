@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from falbatch.faultpoints import fault_point
 from falbatch.sandbox.faults import Target, Where
 from falbatch.sandbox.outputs import Picture, file_path, pictures
 from falbatch.sandbox.replies import METHOD_NOT_ALLOWED, NOT_FOUND, Call, Operation, Reply
@@ -34,7 +35,9 @@ def resolve(world: World, call: Call) -> Operation | Reply:
         return NOT_FOUND
 
     async def run() -> Reply:
-        return serve(call, picture, await world.gallery.draw(picture))
+        body = await world.gallery.draw(picture)
+        fault_point("sandbox.file")
+        return serve(call, picture, body)
 
     since_end_s = None if request.ended_at is None else now - request.ended_at
     return Operation(Target(Where.FILE, request.endpoint, call.path, since_end_s=since_end_s), run)

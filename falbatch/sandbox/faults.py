@@ -25,6 +25,8 @@ class Where(StrEnum):
     RESULT = "result"
     CANCEL = "cancel"
     FILE = "file"
+    PLATFORM = "platform"
+    """Any call to the platform API; `endpoint` then is the ids that it names, joined by commas."""
 
 
 class Do(StrEnum):
@@ -56,7 +58,27 @@ class Do(StrEnum):
     """The caller's account is locked, then the call is carried out."""
     LATE = "late"
     """[seconds] For so long after completion the result is still "in progress", the file still 404."""
+    NAMES = "names"
+    """Files get a `file_name` that is a trap, one of `hostile.HOSTILE_NAMES` in turn by request; the URL stays."""
+    FOREIGN = "foreign"
+    """[URL] The submit's status, response and cancel URLs lead there, under their own paths."""
+    FOREIGN_FILES = "foreign_files"
+    """[URL, of any scheme] The URL of each file in the result is that one."""
+    LINK = "link"
+    """[URL] The result has one more member, `more_info`, that is a bare link: no file, and perhaps dead."""
+    ENDLESS = "endless"
+    """A 200 of unknown length that begins well and goes on as fast as it is read, up to 512 MiB."""
+    DRIP = "drip"
+    """[seconds] The true body, a byte at a time with so long between them; the headers come with the first."""
+    HUGE = "huge"
+    """[megabytes of 2**20 bytes, at most 1024] The true JSON with one more member, a text that makes it that big."""
+    DEEP = "deep"
+    """The true JSON inside 100,000 arrays."""
+    TYPES = "types"
+    """JSON with the right keys and absurd values: null for ids, numbers for texts, lists for objects."""
 
+
+_PLAIN_JSON: Final = frozenset({Where.SUBMIT, Where.STATUS, Where.RESULT})
 
 ALLOWED: Final[Mapping[Do, frozenset[Where]]] = {do: frozenset(Where) for do in Do} | {
     Do.CORRUPT: frozenset(Where) - {Where.STATUS_STREAM},
@@ -65,6 +87,15 @@ ALLOWED: Final[Mapping[Do, frozenset[Where]]] = {do: frozenset(Where) for do in 
     Do.FAIL: frozenset({Where.SUBMIT, Where.RESULT}),
     Do.LOCK: frozenset(Where) - {Where.FILE},
     Do.LATE: frozenset({Where.RESULT, Where.FILE}),
+    Do.NAMES: frozenset({Where.RESULT}),
+    Do.FOREIGN: frozenset({Where.SUBMIT}),
+    Do.FOREIGN_FILES: frozenset({Where.RESULT}),
+    Do.LINK: frozenset({Where.RESULT}),
+    Do.ENDLESS: frozenset({Where.RESULT, Where.FILE}),
+    Do.DRIP: _PLAIN_JSON | {Where.FILE},
+    Do.HUGE: _PLAIN_JSON | {Where.PLATFORM},
+    Do.DEEP: _PLAIN_JSON | {Where.PLATFORM},
+    Do.TYPES: _PLAIN_JSON | {Where.PLATFORM},
 }
 """Which calls each fault makes sense for."""
 
@@ -89,7 +120,7 @@ class Rule:
     where: Where
     do: Do
     amount: float = 0.0
-    """HTTP code, or seconds."""
+    """HTTP code, seconds, or megabytes."""
     word: str = ""
     """URL, or failure type."""
     p: float = 1.0

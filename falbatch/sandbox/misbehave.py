@@ -8,18 +8,20 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from falbatch.sandbox.faults import Do, Rule, Where
+from falbatch.sandbox.hostile import mistreat
 from falbatch.sandbox.queue_routes import TOO_EARLY
 from falbatch.sandbox.replies import (
     JSON_TYPE,
     NOT_FOUND,
     Ending,
-    EventStream,
     Operation,
     Outcome,
     Reply,
+    Stream,
     detail_reply,
     error_reply,
     json_reply,
+    platform_error,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +78,9 @@ async def _misbehave(world: World, operation: Operation, rule: Rule) -> Outcome:
         await asyncio.sleep(rule.amount)
     if rule.do is Do.HANG:
         return Ending.HANG
-    return spoil(rule, outcome, is_file=operation.target.where is Where.FILE)
+    request = world.requests.get(operation.request_id)
+    ordinal = 0 if request is None else request.ordinal
+    return spoil(rule, outcome, ordinal, is_file=operation.target.where is Where.FILE)
 
 
 def refusal(rule: Rule, request_id: str) -> Reply:
@@ -87,6 +91,8 @@ def refusal(rule: Rule, request_id: str) -> Reply:
     if rule.nginx:
         page = _NGINX_PAGE.format(f"{code} {phrase}").encode()
         return _with_body(Reply(code, page, headers, "text/html"), rule.body)
+    if rule.where is Where.PLATFORM:
+        return _with_body(platform_error(code, phrase, headers), rule.body)
     headers["x-fal-request-id"] = request_id
     if code >= 500:
         reply = error_reply(code, _SERVER_TYPES.get(code, "internal_error"), phrase, headers)
@@ -95,15 +101,18 @@ def refusal(rule: Rule, request_id: str) -> Reply:
     return _with_body(reply, rule.body)
 
 
-def spoil(rule: Rule, outcome: Outcome, *, is_file: bool) -> Outcome:
-    """What is left of a good outcome under `rule`; unchanged where the rule is about something else."""
+def spoil(rule: Rule, outcome: Outcome, ordinal: int, *, is_file: bool) -> Outcome:
+    """What is left of a good outcome under `rule`; unchanged where the rule is about something else.
+
+    `ordinal` is the place of the request called about among all of the sandbox, 0 without one.
+    """
     match rule.do:
         case Do.DROP_AFTER:
             if is_file and isinstance(outcome, Reply):
                 return replace(_cut(outcome), resets=True)
             return Ending.RESET
         case Do.TRUNCATE:
-            if isinstance(outcome, EventStream):
+            if isinstance(outcome, Stream):
                 return _one_event(outcome)
             return _cut(outcome, quiet=rule.quiet) if isinstance(outcome, Reply) else outcome
         case Do.CORRUPT:
@@ -112,7 +121,7 @@ def spoil(rule: Rule, outcome: Outcome, *, is_file: bool) -> Outcome:
             page = b"<!doctype html><title>Sorry</title><p>This is not what you asked for."
             return replace(outcome, body=page) if isinstance(outcome, Reply) else outcome
         case _:
-            return outcome
+            return mistreat(rule, outcome, ordinal) if isinstance(outcome, Reply) else outcome
 
 
 def garble(reply: Reply) -> bytes:
@@ -139,7 +148,7 @@ def _cut(reply: Reply, *, quiet: bool = False) -> Reply:
     return replace(reply, body=half, announced=None if quiet else len(reply.body))
 
 
-def _one_event(stream: EventStream) -> EventStream:
+def _one_event(stream: Stream) -> Stream:
     chunks_left = 1
 
     async def next_chunk() -> bytes | None:

@@ -69,6 +69,11 @@ def file_path(request: Request, picture: Picture) -> str:
     return f"b/{request.id.replace('-', '')}/{name}.{_EXTENSIONS[picture.format]}"
 
 
+def file_url(origin: str, request: Request, picture: Picture) -> str:
+    """Where a picture can be fetched, on the sandbox that the caller knows as `origin`."""
+    return f"{origin}/cdn/files/{file_path(request, picture)}"
+
+
 def output(request: Request, payload: Mapping[str, Any], made: list[Picture], urls: list[str]) -> dict[str, Any]:
     """The bare model output of a request that succeeded, with its pictures and where they are, in one order."""
     if profile_of(request.endpoint).kind is Kind.TEXT:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from falbatch.faultpoints import fault_point
 from falbatch.sandbox.endpoints import EndpointId, parse_endpoint
 from falbatch.sandbox.engine import Cancelled
 from falbatch.sandbox.faults import Target, Where
 from falbatch.sandbox.ids import fingerprint
-from falbatch.sandbox.outputs import file_path, output, pictures
+from falbatch.sandbox.outputs import file_url, output, pictures
 from falbatch.sandbox.pages import failure_reply, logs_of, result_headers, status_page, submit_page
 from falbatch.sandbox.replies import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     Call,
-    EventStream,
     Operation,
     Reply,
+    Stream,
     detail_reply,
     error_reply,
     json_reply,
@@ -106,7 +107,10 @@ async def submit(world: World, call: Call, account: str, endpoint: EndpointId, k
     )
     position = world.engine.position(request) if request.status is Status.IN_QUEUE else 0
     reply = json_reply(200, submit_page(request, position, call.origin), {"x-fal-request-id": request.id})
+    # No await stands between accepting and here, so no commit can have taken the request along yet.
+    fault_point("sandbox.accepting")
     await world.settled()
+    fault_point("sandbox.accepted")
     return reply
 
 
@@ -142,7 +146,8 @@ async def result(world: World, call: Call, request: Request) -> Reply:
     if payload.get("sync_mode"):
         urls = [await world.gallery.data_uri(picture) for picture in made]
     else:
-        urls = [f"{call.origin}/cdn/files/{file_path(request, picture)}" for picture in made]
+        urls = [file_url(call.origin, request, picture) for picture in made]
+    fault_point("sandbox.result")
     return json_reply(200, output(request, payload, made, urls), result_headers(request))
 
 
@@ -168,7 +173,7 @@ def _about_request(
     if endpoint is None or request is None or request.account != account or request.app != endpoint.app:
         return UNKNOWN
 
-    async def run() -> Reply | EventStream:
+    async def run() -> Reply | Stream:
         match where:
             case Where.STATUS:
                 return status(world, call, request)

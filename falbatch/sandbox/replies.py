@@ -39,8 +39,11 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class EventStream:
-    """A reply that is written bit by bit: `next_chunk` gives the next bytes, None at the end."""
+class Stream:
+    """A reply, of events or anything else, that is written bit by bit.
+
+    `next_chunk` gives the next bytes, None at the end.
+    """
 
     next_chunk: Callable[[], Awaitable[bytes | None]]
     headers: Mapping[str, str]
@@ -48,7 +51,7 @@ class EventStream:
     content_type: str = "text/event-stream"
 
 
-Outcome = Reply | EventStream | Ending
+Outcome = Reply | Stream | Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Call:
     tail: str
     """`path` without the host prefix: `fal-ai/flux/dev`."""
     query: Mapping[str, str]
+    """The first value of each name; `items()` gives all of a name that is repeated."""
     headers: Mapping[str, str]
     """Case-insensitive."""
     body: bytes
@@ -73,7 +77,7 @@ class Operation:
     """A call understood: what faults may match it by, and what carries it out."""
 
     target: Target
-    run: Callable[[], Awaitable[Reply | EventStream]]
+    run: Callable[[], Awaitable[Reply | Stream]]
     request_id: str = ""
     """Of the request called about; empty when there is none yet."""
     account: str = ""
@@ -99,6 +103,20 @@ def error_reply(status: int, error_type: str, detail: str, headers: Mapping[str,
     body: dict[str, Any] = {"detail": detail, "error_type": error_type}
     return json_reply(status, body, {"X-Fal-Error-Type": error_type, **(headers or {})})
 
+
+def platform_error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
+    """The platform API's error shape (fal-protocol §8.1 and §11)."""
+    other = "server_error" if status >= 500 else "validation_error"
+    error = {"type": _PLATFORM_TYPES.get(status, other), "message": message}
+    return json_reply(status, {"error": error}, headers)
+
+
+_PLATFORM_TYPES: Final[Mapping[int, str]] = {
+    401: "authorization_error",
+    403: "authorization_error",
+    404: "not_found",
+    429: "rate_limited",
+}
 
 NOT_FOUND: Final = detail_reply(404, "Not Found")
 METHOD_NOT_ALLOWED: Final = detail_reply(405, "Method Not Allowed")

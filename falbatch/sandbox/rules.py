@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
@@ -10,8 +11,18 @@ from typing import Any, Final
 from falbatch.sandbox.failures import FAILURES
 from falbatch.sandbox.faults import ALLOWED, Do, Once, Rule, Where
 
-_TAKES_SECONDS: Final = frozenset({Do.DELAY, Do.LATE})
-_TAKES_NOTHING: Final = frozenset(Do) - _TAKES_SECONDS - {Do.STATUS, Do.REDIRECT, Do.FAIL}
+_TAKES_SECONDS: Final = frozenset({Do.DELAY, Do.LATE, Do.DRIP})
+
+_TAKES_PLACE: Final[Mapping[Do, tuple[re.Pattern[str], str]]] = {
+    Do.REDIRECT: (re.compile(r"(https?:/)?/.*"), "a URL or a path"),
+    Do.FOREIGN: (re.compile(r"https?://[^/?#]+(/[^?#]*)?"), "an http or https URL without a query"),
+    Do.LINK: (re.compile(r"https?://.+"), "an http or https URL"),
+    Do.FOREIGN_FILES: (re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.+"), "a URL"),
+}
+
+_TAKES_NOTHING: Final = frozenset(Do) - _TAKES_SECONDS - _TAKES_PLACE.keys() - {Do.STATUS, Do.FAIL, Do.HUGE}
+
+MAX_MEGABYTES: Final = 1024
 
 Check = Callable[[Any], bool]
 
@@ -103,9 +114,10 @@ def _parse_do(text: str) -> tuple[Do, float, str]:
         return do, 0.0, ""
     if do is Do.FAIL:
         return do, 0.0, known_word(argument, FAILURES, "a failure of fal's")
-    if do is Do.REDIRECT:
-        if not argument.startswith(("http://", "https://", "/")):
-            raise FaultError(f"redirect: expected a URL or a path, not {argument!r}")
+    if do in _TAKES_PLACE:
+        pattern, form = _TAKES_PLACE[do]
+        if not pattern.fullmatch(argument):
+            raise FaultError(f"{do}: expected {form} after the colon, not {argument!r}")
         return do, 0.0, argument
     return do, _parse_number(do, argument), ""
 
@@ -119,7 +131,10 @@ def _parse_number(do: Do, argument: str) -> float:
         return number
     if do is Do.STATUS and number.is_integer() and 200 <= number <= 599:
         return number
-    form = "seconds" if do in _TAKES_SECONDS else "an HTTP status from 200 to 599"
+    if do is Do.HUGE and 0 < number <= MAX_MEGABYTES:
+        return number
+    forms = {Do.STATUS: "an HTTP status from 200 to 599", Do.HUGE: f"megabytes, at most {MAX_MEGABYTES},"}
+    form = forms.get(do, "seconds")
     raise FaultError(f"{do}: expected {form} after the colon, not {argument!r}")
 
 

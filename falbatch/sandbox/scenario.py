@@ -9,6 +9,8 @@ durations: {"fal-ai/flux/*": 2.5, "fal-ai/slow": [60, 0.1]}      # median second
 result_window_s: 360                 # a result turns into 404 so long after completion
 cancel_running: stop                 # or finish, the default: a running request ignores a cancel
 model_errors_in_status: true         # a 422 also puts `error` into the status (fal-protocol §3.8, unknown)
+listing_lag_s: 5                     # an ended request is in the platform's list only so long after its end
+listing_payloads: false              # or true, the default: the account keeps inputs and outputs for that list
 faults:
   - {on: submit, do: "status:429", retry_after: 1, p: 0.1}
 ```
@@ -50,6 +52,8 @@ class Scenario:
     result_window_s: float | None = None
     cancel_running: str = "finish"
     model_errors_in_status: bool = False
+    listing_lag_s: float = 0.0
+    listing_payloads: bool = True
     faults: tuple[Mapping[str, Any], ...] = ()
     """Checked, but still as written: numbers are given when they come into force."""
 
@@ -145,5 +149,7 @@ _READERS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "result_window_s": _number,
     "cancel_running": _choice,
     "model_errors_in_status": _boolean,
+    "listing_lag_s": _number,
+    "listing_payloads": _boolean,
     "faults": _faults,
 }

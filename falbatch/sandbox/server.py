@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from falbatch.sandbox import cdn_routes, control_routes, queue_routes
+from falbatch.sandbox import cdn_routes, control_routes, platform_routes, queue_routes
 from falbatch.sandbox.misbehave import perform
-from falbatch.sandbox.replies import NOT_FOUND, Call, Ending, EventStream, Operation, Outcome, Reply
+from falbatch.sandbox.replies import NOT_FOUND, Call, Ending, Operation, Outcome, Reply, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ MAX_BODY_BYTES: Final = 256 * 1024 * 1024
 _RESOLVERS: Final[dict[str, Callable[[World, Call], Operation | Reply]]] = {
     "queue": queue_routes.resolve,
     "cdn": cdn_routes.resolve,
+    "api": platform_routes.resolve,
 }
 """Host prefix → its routes."""
 
@@ -82,7 +84,7 @@ async def send(request: web.BaseRequest, outcome: Outcome) -> web.StreamResponse
             return web.Response(status=outcome.status, body=outcome.body, headers=headers)
         case Reply():
             return await _send_short(request, outcome)
-        case EventStream():
+        case Stream():
             return await _send_stream(request, outcome)
         case Ending.HANG:
             await _client_left(request)
@@ -113,13 +115,15 @@ async def _send_short(request: web.BaseRequest, reply: Reply) -> web.StreamRespo
     return reset(request) if reply.resets else response
 
 
-async def _send_stream(request: web.BaseRequest, stream: EventStream) -> web.StreamResponse:
+async def _send_stream(request: web.BaseRequest, stream: Stream) -> web.StreamResponse:
     headers = {"Content-Type": stream.content_type, **stream.headers}
     response = web.StreamResponse(status=stream.status, headers=headers)
     response.force_close()
-    await response.prepare(request)
-    while (chunk := await stream.next_chunk()) is not None:
-        await response.write(chunk)
+    # A client that leaves in the middle is none of the sandbox's trouble.
+    with suppress(ConnectionError):
+        await response.prepare(request)
+        while request.method != "HEAD" and (chunk := await stream.next_chunk()) is not None:
+            await response.write(chunk)
     return response
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.sandbox.replies import EventStream, dumps
+from falbatch.sandbox.replies import Stream, dumps
 from falbatch.sandbox.states import Status
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ _LOOK_S: Final = 0.1
 _HEADERS: Final = {"Cache-Control": "no-store"}
 
 
-def status_stream(world: World, request: Request, page: Callable[[], dict[str, Any]]) -> EventStream:
+def status_stream(world: World, request: Request, page: Callable[[], dict[str, Any]]) -> Stream:
     """A stream of `page()`, one event per change, each with only the log lines that are new."""
     feed = _Feed(world, request, page)
-    return EventStream(feed.next_chunk, {**_HEADERS, "x-fal-request-id": request.id})
+    return Stream(feed.next_chunk, {**_HEADERS, "x-fal-request-id": request.id})
 
 
 class _Feed:

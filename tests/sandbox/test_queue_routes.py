@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 
 from tests.sandbox.conftest import Fal
-
-if TYPE_CHECKING:
-    from tests.sandbox_process import SandboxProcess
+from tests.sandbox_process import SandboxProcess
 
 KITE = {"prompt": "a red kite", "image_size": "square", "seed": 7}
 SLOW = "fal-ai/kling-video/v2.6/pro/text-to-video"  # 60 s, 2.4 s at the speed of these tests
@@ -310,3 +308,15 @@ def test_the_status_stream_sends_each_change_once_and_closes_after_completed(fal
     assert [page["status"] for page in pages[:-1]] == ["IN_PROGRESS"] * (len(pages) - 1)
     messages = [entry["message"] for page in pages for entry in page["logs"]]
     assert messages == ["step 1/4", "step 2/4", "step 3/4", "step 4/4"]
+
+
+def test_leaving_a_status_stream_early_is_no_trouble_for_the_sandbox() -> None:
+    with SandboxProcess() as process:
+        fal = Fal(process.origin)
+        request = fal.submit(KITE, "fal-ai/flux/schnell")
+        with fal.http.stream("GET", request["status_url"] + "/stream") as reply:
+            next(reply.iter_raw())
+        assert fal.result(request).status_code == 200
+        fal.close()
+        process.stop()
+        assert process.errors == ""
