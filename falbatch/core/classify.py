@@ -15,6 +15,10 @@ from falbatch.errors import HttpError, ReplyError, TransportError, WireError
 ACCOUNT_STATUSES: Final = frozenset({401, 402, 403})
 """Bad key, exhausted balance, locked account, missing permission: no call will do better (§8.4)."""
 
+REDIRECT_STATUSES: Final = frozenset({301, 302, 307, 308})
+"""Answers that say "not here": nothing was done. 303 is none of them: it is what a server says that has done what it
+was asked (RFC 9110 §15.4.4)."""
+
 TIMEOUT_TYPE_OURS: Final = "user"
 """X-Fal-Request-Timeout-Type of a start deadline that we set ourselves (§3.1)."""
 
@@ -96,7 +100,7 @@ def submit_verdict(error: WireError) -> SubmitVerdict:
         case HttpError() if error.status in {408, 499} or error.status >= 500:
             # 408, 499 and every 5xx may follow an accepted request, with or without fal's own marks.
             return SubmitVerdict.UNKNOWN
-        case HttpError():
+        case HttpError() if error.status >= 400 or error.status in REDIRECT_STATUSES:
             return SubmitVerdict.REJECTED
         case _:
             return SubmitVerdict.UNKNOWN
@@ -108,6 +112,8 @@ def result_verdict(error: WireError) -> ResultVerdict:
         return ResultVerdict.ASK_AGAIN
     if error.error_type in CANCELLED_TYPES or error.status == 499:
         return ResultVerdict.CANCELLED
+    if 300 <= error.status < 400:
+        return ResultVerdict.ASK_AGAIN  # a redirect to where the key may not go: somebody's mistake, no outcome
     if not error.from_fal and (error.status in {404, 408, 409, 429} or error.status >= 500):
         # A gateway's page is nobody's outcome; a bare 404 is read as "gone" below only with fal's marks.
         return ResultVerdict.GONE if error.status == 404 else ResultVerdict.ASK_AGAIN

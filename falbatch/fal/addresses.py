@@ -16,6 +16,10 @@ _UNICAST: Final = ipaddress.ip_network("2000::/3")  # all that IANA has given ou
 _DOCUMENTATION: Final = ipaddress.ip_network("3fff::/20")  # RFC 9637, newer than some Pythons' tables
 
 
+class RefusedAddress(OSError):
+    """Raised while a name is looked up that has no address which may be connected to."""
+
+
 def is_address(host: str) -> bool:
     """True when `host` (no port; brackets allowed) is an address, in any spelling: no resolver will check it.
 

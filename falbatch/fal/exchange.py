@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
-from falbatch.errors import TransportError
+from falbatch.errors import ReplyError, TransportError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,15 @@ class CutReply(TransportError):
         self.request_id = request_id
 
 
+class OversizeReply(ReplyError):
+    """Raised when a body is larger than the caller reads: the status, not the size, tells what it meant."""
+
+    def __init__(self, message: str, *, head: Reply) -> None:
+        super().__init__(message, request_id=head.headers.get("x-fal-request-id", ""))
+        self.head = head
+        """The reply, its body left out."""
+
+
 WORDS: Final[Mapping[str, str]] = {
     "connect": "could not connect",
     "dns": "the host name was not found",
@@ -82,6 +92,37 @@ WORDS: Final[Mapping[str, str]] = {
 """TransportError's kinds, for people. `refused_address` has words of its own."""
 
 
+def words_for(kind: str, cause: BaseException) -> str:
+    """Words for `kind`, with the system's own where `cause` has any; never all of `str(cause)`: it holds the URL."""
+    detail = cause.strerror if isinstance(cause, OSError) else None
+    return f"{WORDS[kind]} ({detail})" if detail else WORDS[kind]
+
+
 def label_of(method: str, url: str) -> str:
     """A call, for messages, without the query: it may hold a signature or a webhook's secret."""
     return f"{method} {url.partition('?')[0]}"
+
+
+def payload_of(body: bytes) -> bytes | BytesIO | None:
+    """`body` as the HTTP library takes it best: above 1 MiB, where it warns of bytes, as a file sent in chunks."""
+    return (body if len(body) <= 2**20 else BytesIO(body)) or None
+
+
+def header_map(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers as they came, as `Reply.headers`."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
+
+
+async def read_whole(
+    chunks: AsyncIterable[bytes], status: int, headers: Mapping[str, str], max_bytes: int, label: str
+) -> Reply:
+    """The reply whose decoded body comes in `chunks`; OversizeReply about the call `label` beyond `max_bytes`."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in chunks:
+        size += len(part)
+        if size > max_bytes:
+            message = f"{label}: the reply is larger than {max_bytes:,} bytes"
+            raise OversizeReply(message, head=Reply(status, headers, b""))
+        parts.append(part)
+    return Reply(status, headers, parts[0] if len(parts) == 1 else b"".join(parts))

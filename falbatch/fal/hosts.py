@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RUN_HOST: Final = "fal.run"
+API_URL: Final = "https://api.fal.ai/v1"
+"""fal's platform API (fal-protocol §11)."""
 FAL_DOMAINS: Final = ("fal.run", "falrun.com")
 """fal's own domains for inference; the second is the documented backup (fal-protocol §1.3)."""
 
@@ -48,31 +50,45 @@ class Hosts:
     """Base URLs of fal, or of what stands in for it, without slash at their ends."""
 
     queue: str
+    api: str = API_URL
+    """The platform API; "" when none is known for this queue. Nothing but what is built from it gets the key."""
     _queue: _Place = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         place = _take_apart(self.queue)
         if place is None:
             raise UsageError(f"{self.queue!r} is not a base URL that falbatch can use")
+        if self.api and (_take_apart(self.api) is None or "?" in self.api):
+            raise UsageError(f"{self.api!r} is not a base URL that falbatch can use")
         object.__setattr__(self, "_queue", place)
 
     @classmethod
     def resolve(cls, env: Mapping[str, str], *, origin: str | None = None) -> Self:
         """The hosts that `env` and `origin` (`--sandbox`) name; the later of design §3's list wins.
 
+        A queue that is not fal's own leaves the platform API unknown unless its own variable, or an origin
+        for both, names it: whoever sends a key elsewhere does not mean it for fal as well.
         Raises UsageError, naming the variable, for a value that is no URL or is http beyond this machine.
         """
         run = env.get("FAL_RUN_HOST") or RUN_HOST
         queue = _base(f"https://queue.{run}", "FAL_RUN_HOST")
         if host := env.get("FAL_QUEUE_RUN_HOST"):
             queue = _base(f"https://{host}", "FAL_QUEUE_RUN_HOST")
+        api = ""
         if value := env.get("FALBATCH_ORIGIN"):
-            queue = _base(value, "FALBATCH_ORIGIN") + "/queue"
+            base = _base(value, "FALBATCH_ORIGIN")
+            queue, api = f"{base}/queue", f"{base}/api/v1"
         if value := env.get("FALBATCH_QUEUE_URL"):
             queue = _base(value, "FALBATCH_QUEUE_URL")
+        if value := env.get("FALBATCH_API_URL"):
+            api = _base(value, "FALBATCH_API_URL")
         if origin:
-            queue = _base(origin, "the sandbox's origin") + "/queue"
-        return cls(queue)
+            base = _base(origin, "the sandbox's origin")
+            queue, api = f"{base}/queue", f"{base}/api/v1"
+        if not api:
+            place = _take_apart(queue)
+            api = API_URL if place is not None and _is_fals(place) else ""
+        return cls(queue, api)
 
     @property
     def loopback(self) -> bool:

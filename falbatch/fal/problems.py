@@ -27,6 +27,9 @@ MAX_PARSED: Final = 4 * 1024 * 1024
 MAX_ENTRIES: Final = 5
 """Entries of a `detail` list that are told."""
 
+UNITS_MOST: Final = 1e9
+"""Billable units of one call; more is garbage, and would end in amounts that no state file can hold."""
+
 _WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _TITLE: Final = re.compile(rb"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
@@ -64,7 +67,8 @@ def parse_error(
 
 def billable_units(headers: Mapping[str, str]) -> float | None:
     """X-Fal-Billable-Units: what the call cost, in the endpoint's unit (fal-protocol §8.5); None when unsaid."""
-    return _amount(headers.get("x-fal-billable-units"))
+    units = _amount(headers.get("x-fal-billable-units"))
+    return None if units is None or units > UNITS_MOST else units
 
 
 def _document(body: bytes) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 
 from falbatch.errors import HttpError, ReplyError
 from falbatch.fal.endpoint import EndpointId
-from falbatch.fal.exchange import CutReply, Reply, label_of
+from falbatch.fal.exchange import CutReply, OversizeReply, Reply, label_of
 from falbatch.fal.options import SubmitOptions
 from falbatch.fal.wire import (
     Accepted,
@@ -144,7 +144,8 @@ class QueueClient:
             if 200 <= error.status < 300 and is_request_id(error.request_id):
                 raise ReplyError(str(error), request_id=error.request_id.lower()) from error
             raise
-        except ReplyError as error:
+        except OversizeReply as error:
+            self._raise_for_status(error.head, call)
             if is_request_id(error.request_id):
                 raise
             raise ReplyError(str(error)) from error

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
@@ -26,11 +25,23 @@ from aiohttp.resolver import DefaultResolver
 from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import AiohttpResponseStream, map_aiohttp_exceptions
 
-from falbatch.errors import ReplyError, TransportError
-from falbatch.fal.addresses import is_address, is_allowed
-from falbatch.fal.exchange import WORDS, CutReply, Reply, StreamReply, TransportSettings, label_of
+from falbatch.errors import TransportError
+from falbatch.fal.addresses import RefusedAddress, is_address, is_allowed
+from falbatch.fal.exchange import (
+    CutReply,
+    Reply,
+    StreamReply,
+    TransportSettings,
+    header_map,
+    label_of,
+    payload_of,
+    read_whole,
+    words_for,
+)
 from falbatch.fal.gate import Gate
+from falbatch.fal.patience import deadline
 from falbatch.fal.proxies import DIRECT, Routes, environment_proxies
+from falbatch.fal.slumber import Sessions
 
 if TYPE_CHECKING:
     import ssl
@@ -107,14 +118,14 @@ class Transport:
         head: httpx.Response | None = None
         await self._gate.enter(timeout_s, label)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with deadline(timeout_s):
                 head = await self._send(request)
-                headers = _header_map(head)
+                headers = header_map(head.headers.raw)
+                chunks = head.aiter_bytes() if "content-encoding" in headers else _raw(head)
                 try:
-                    content = await _read(head, headers, max_bytes, label)
+                    return await read_whole(chunks, head.status_code, headers, max_bytes, label)
                 finally:
                     await head.aclose()
-            return Reply(head.status_code, headers, content)
         except _LIBRARY_ERRORS as error:
             failure = _failure(error, label, head)
         finally:
@@ -135,10 +146,10 @@ class Transport:
         request = self._request("GET", self._checked(url, label), wanted, None, timeout_s, idle_s)
         await self._gate.enter(timeout_s, label)
         try:
-            deadline = asyncio.get_running_loop().time() + timeout_s
+            ends_at = asyncio.get_running_loop().time() + timeout_s
             head = await self._open(request, label, timeout_s)
             try:
-                yield StreamReply(head.status_code, _header_map(head), lambda: _chunks(head, deadline, label))
+                yield StreamReply(head.status_code, header_map(head.headers.raw), lambda: _chunks(head, ends_at, label))
             finally:
                 await head.aclose()
         finally:
@@ -146,7 +157,7 @@ class Transport:
 
     async def _open(self, request: httpx.Request, label: str, timeout_s: float) -> httpx.Response:
         try:
-            async with asyncio.timeout(timeout_s):
+            async with deadline(timeout_s):
                 return await self._send(request)
         except _LIBRARY_ERRORS as error:
             failure = _failure(error, label, None)
@@ -195,12 +206,13 @@ class _ExactTransport(AiohttpTransport):
         context = settings.ssl_context or _process_ssl_context(settings.trust_env)
         self._settings = settings
         self._routes = Routes(environment_proxies() if settings.trust_env else DIRECT)
-        super().__init__(verify=context, trust_env=False, client=self._new_session)
+        self._sessions = Sessions(self._new_session)
+        super().__init__(verify=context, trust_env=False)
 
     def _new_session(self) -> aiohttp.ClientSession:
         settings = self._settings
         resolver = _PublicResolver(settings.allow_loopback, self._routes.proxy_hosts) if settings.public_only else None
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             limit=max(settings.connections, settings.gate),
             ttl_dns_cache=DNS_TTL_S,
             keepalive_timeout=settings.keepalive_s,
@@ -216,28 +228,62 @@ class _ExactTransport(AiohttpTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if not isinstance(self.client, aiohttp.ClientSession):
-            self.client = self._new_session()
+        session = self._sessions.take()
+        try:
+            await self._sessions.sweep()
+            response = await self._exchange(session, request)
+        except BaseException:
+            await self._sessions.give_back(session)
+            raise
+        stream = _Body(response, lambda: self._sessions.give_back(session))
+        return httpx.Response(response.status, headers=response.raw_headers, stream=stream, request=request)
+
+    async def aclose(self) -> None:
+        await self._sessions.aclose()
+
+    async def _exchange(self, session: aiohttp.ClientSession, request: httpx.Request) -> aiohttp.ClientResponse:
         limits = request.extensions.get("timeout", {})  # a hook's own requests may lack it
         proxy = self._routes.proxy_for(request.url.scheme, request.url.host)
         with map_aiohttp_exceptions():
-            response = await self.client.request(
+            return await session.request(
                 request.method,
                 _exact(str(request.url)),
                 headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
-                data=_payload(await request.aread()),
+                data=payload_of(await request.aread()),
                 allow_redirects=False,
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(connect=limits.get("connect"), sock_read=limits.get("read")),
                 proxy=proxy.url if proxy else None,
                 proxy_headers=proxy.headers if proxy else None,
             )
-        stream = AiohttpResponseStream(response)
-        return httpx.Response(response.status, headers=response.raw_headers, stream=stream, request=request)
 
 
-class _RefusedAddress(OSError):
-    """Raised inside aiohttp when a name has no address that `public_only` allows."""
+class _Body(AiohttpResponseStream):
+    """A reply's body, which tells when it is over."""
+
+    def __init__(self, response: aiohttp.ClientResponse, over: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(response)
+        self._over = over
+
+    async def aclose(self) -> None:
+        try:
+            await super().aclose()
+        finally:
+            await self._over()  # once: httpx closes a stream but once
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Reuses no connection on which something came unasked: aiohttp would take it for the next request's answer.
+
+    Front ends write a 408 or 400 to an idle connection before they close it.
+    """
+
+    async def _get(self, *args: Any, **more: Any) -> aiohttp.connector.Connection | None:
+        found = await super()._get(*args, **more)
+        while found is not None and (found.protocol is None or found.protocol.should_close):
+            found.close()
+            found = await super()._get(*args, **more)
+        return found
 
 
 class _PublicResolver(AbstractResolver):
@@ -257,7 +303,7 @@ class _PublicResolver(AbstractResolver):
             return found
         allowed = [one for one in found if is_allowed(one["host"], allow_loopback=self._allow_loopback)]
         if not allowed:
-            raise _RefusedAddress(f"{host} has no public address")
+            raise RefusedAddress(f"{host} has no public address")
         return allowed
 
     async def close(self) -> None:
@@ -287,15 +333,6 @@ def _ready_headers(items: tuple[tuple[str, str], ...]) -> httpx.Headers:
     return httpx.Headers({"accept": "*/*", "accept-encoding": "gzip, deflate", **dict(items)})
 
 
-def _payload(body: bytes) -> bytes | BytesIO | None:
-    """aiohttp writes bytes in one piece, and warns above 1 MiB: such bodies go as a file, in chunks."""
-    return (body if len(body) <= 2**20 else BytesIO(body)) or None
-
-
-def _header_map(response: httpx.Response) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
-
-
 def _raw(response: httpx.Response) -> AsyncIterable[bytes]:
     """The body undecoded, without httpx's own checks and counting."""
     if isinstance(response.stream, httpx.AsyncByteStream):
@@ -303,27 +340,12 @@ def _raw(response: httpx.Response) -> AsyncIterable[bytes]:
     raise TypeError("the transport answered with a synchronous stream")
 
 
-async def _read(response: httpx.Response, headers: Mapping[str, str], max_bytes: int, label: str) -> bytes:
-    stream = response.aiter_bytes() if "content-encoding" in headers else _raw(response)
-    parts: list[bytes] = []
-    size = 0
-    async for part in stream:
-        size += len(part)
-        if size > max_bytes:
-            raise ReplyError(
-                f"{label}: the reply is larger than {max_bytes:,} bytes",
-                request_id=headers.get("x-fal-request-id", ""),
-            )
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _chunks(response: httpx.Response, deadline: float, label: str) -> AsyncIterator[bytes]:
-    """The raw body, until `deadline` (the loop's clock). The idle limit keeps every single wait short."""
+async def _chunks(response: httpx.Response, ends_at: float, label: str) -> AsyncIterator[bytes]:
+    """The raw body, until `ends_at` (the loop's clock). The idle limit keeps every single wait short."""
     now = asyncio.get_running_loop().time
     try:
         async for chunk in _raw(response):
-            if now() > deadline:
+            if now() > ends_at:
                 raise TimeoutError
             yield chunk
         return
@@ -333,41 +355,25 @@ async def _chunks(response: httpx.Response, deadline: float, label: str) -> Asyn
 
 
 _LIBRARY_ERRORS: Final = (
-    aiohttp.ClientError,
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    httpx.StreamError,
-    OSError,
-    TimeoutError,
-    UnicodeError,
+    *(aiohttp.ClientError, httpx.HTTPError, httpx.InvalidURL, httpx.StreamError),
+    *(OSError, TimeoutError, UnicodeError),
 )
 """All that aiohttp and httpx raise for the network's and the server's doings. Other exceptions are bugs."""
 
-_UNSENT: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (aiohttp.ConnectionTimeoutError, "connect"),
-    (aiohttp.ClientConnectorDNSError, "dns"),
-    (aiohttp.ClientSSLError, "tls"),
-    (aiohttp.ServerFingerprintMismatch, "tls"),
-    (aiohttp.ClientConnectorError, "connect"),
-    (aiohttp.ClientHttpProxyError, "connect"),
-    (aiohttp.InvalidURL, "protocol"),
-    (aiohttp.NonHttpUrlClientError, "protocol"),
-    (httpx.PoolTimeout, "pool"),
-    (httpx.ConnectTimeout, "connect"),
-    (httpx.ConnectError, "connect"),
-    (httpx.UnsupportedProtocol, "protocol"),
-    (httpx.InvalidURL, "protocol"),
+_UNSENT: Final[tuple[tuple[str, tuple[type[Exception], ...]], ...]] = (
+    ("dns", (aiohttp.ClientConnectorDNSError,)),
+    ("tls", (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)),
+    ("pool", (httpx.PoolTimeout,)),
+    ("connect", (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)),
+    ("connect", (httpx.ConnectTimeout, httpx.ConnectError)),
+    ("protocol", (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, httpx.InvalidURL, httpx.UnsupportedProtocol)),
 )
 """Raised only before the first byte of a request leaves: read in aiohttp 3.14 (`connector.py`: all
 ClientConnectorErrors and the connect timeout come from `connect`), for httpx in its documentation."""
 
-_SENT: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (httpx.TimeoutException, "timeout"),
-    (TimeoutError, "timeout"),
-    (aiohttp.ClientResponseError, "protocol"),
-    (httpx.ProtocolError, "protocol"),
-    (httpx.DecodingError, "protocol"),
-    (UnicodeError, "protocol"),
+_SENT: Final[tuple[tuple[str, tuple[type[Exception], ...]], ...]] = (
+    ("timeout", (httpx.TimeoutException, TimeoutError)),
+    ("protocol", (aiohttp.ClientResponseError, httpx.ProtocolError, httpx.DecodingError, UnicodeError)),
 )
 """The rest may have reached the server: these by name, all others are a `reset`."""
 
@@ -378,22 +384,16 @@ def _failure(error: Exception, label: str, head: httpx.Response | None) -> Trans
     # aiohttp raised is the truth, what httpx calls it is not.
     if isinstance(error, httpx.HTTPError) and isinstance(error.__cause__, aiohttp.ClientError):
         error = error.__cause__
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if head is None:
-        if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(error.os_error, _RefusedAddress):
-            return TransportError(f"{label}: {error.os_error}", sent=False, kind="refused_address")
-        for known, kind in _UNSENT:
+        if isinstance(cause, RefusedAddress):
+            return TransportError(f"{label}: {cause}", sent=False, kind="refused_address")
+        for kind, known in _UNSENT:
             if isinstance(error, known):
-                return TransportError(f"{label}: {_reason(error, kind)}", sent=False, kind=kind)
-    kind = next((kind for known, kind in _SENT if isinstance(error, known)), "reset")
-    message = f"{label}: {_reason(error, kind)}"
+                return TransportError(f"{label}: {words_for(kind, cause)}", sent=False, kind=kind)
+    kind = next((kind for kind, known in _SENT if isinstance(error, known)), "reset")
+    message = f"{label}: {words_for(kind, cause)}"
     if head is None:
         return TransportError(message, sent=True, kind=kind)
     request_id = head.headers.get("x-fal-request-id", "")
     return CutReply(message, kind=kind, status=head.status_code, request_id=request_id)
-
-
-def _reason(error: Exception, kind: str) -> str:
-    """Words for `kind`, with the system's own where there are any; never `str(error)`: it holds the URL."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    detail = cause.strerror if isinstance(cause, OSError) else None
-    return f"{WORDS[kind]} ({detail})" if detail else WORDS[kind]

@@ -35,6 +35,10 @@ __all__ = [
 _UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 
 
+POSITION_MOST: Final = 1_000_000_000
+"""Requests ahead; more is garbage, and must not reach what has 64 bits for it."""
+
+
 class Phase(StrEnum):
     """Where a request is. Failure and cancellation have no word: both are COMPLETED (fal-protocol §3.2)."""
 
@@ -209,7 +213,7 @@ def _text(document: dict[str, Any], name: str) -> str:
 
 def _position(document: dict[str, Any]) -> int | None:
     value = document.get("queue_position")
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= POSITION_MOST else None
 
 
 def _seconds(value: Any) -> float | None:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
 
 KEY = "kid-0001:ksecret-0002"
 RID = "0b7c1f3e-2a64-4a1c-9d0e-5f1f7f6f2b11"
@@ -45,6 +51,12 @@ class Peer:
     def reset(self) -> None:
         self.writer.transport.abort()
 
+    def reset_hard(self) -> None:
+        """End with a RST packet, whatever has been read or not."""
+        one: socket.socket = self.writer.get_extra_info("socket")
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
 
 Script = Callable[[Peer], Awaitable[None]]
 
@@ -57,7 +69,7 @@ class Server:
 
 
 @asynccontextmanager
-async def served(script: Script) -> AsyncIterator[Server]:
+async def served(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """Run `script` for each connection on a free loopback port; connections close when it returns."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -75,8 +87,8 @@ async def served(script: Script) -> AsyncIterator[Server]:
             tasks.discard(task)
             writer.close()
 
-    listener = await asyncio.start_server(one, "127.0.0.1", 0)
-    server = Server(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    listener = await asyncio.start_server(one, "127.0.0.1", 0, ssl=tls)
+    server = Server(f"{'https' if tls else 'http'}://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
     try:
         yield server
     finally:

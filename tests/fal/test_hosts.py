@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from falbatch.errors import UsageError
-from falbatch.fal.hosts import Hosts
+from falbatch.fal.hosts import API_URL, Hosts
 
 FAL = "https://queue.fal.run"
 SANDBOX = "http://127.0.0.1:8787/queue"
@@ -30,6 +30,54 @@ def test_the_later_of_the_designs_list_wins(env: dict[str, str], origin: str | N
 
 
 @pytest.mark.parametrize(
+    ("env", "origin", "api"),
+    [
+        ({}, None, "https://api.fal.ai/v1"),
+        ({"FALBATCH_ORIGIN": "http://localhost:1/"}, None, "http://localhost:1/api/v1"),
+        ({"FALBATCH_ORIGIN": "https://o", "FALBATCH_API_URL": "https://a/x/"}, None, "https://a/x"),
+        ({"FALBATCH_ORIGIN": "https://o", "FALBATCH_QUEUE_URL": "https://q"}, None, "https://o/api/v1"),
+        ({"FALBATCH_API_URL": "https://a", "FALBATCH_ORIGIN": "https://o"}, "http://[::1]:5", "http://[::1]:5/api/v1"),
+        ({"FALBATCH_API_URL": "http://127.0.0.1:9/v1"}, None, "http://127.0.0.1:9/v1"),
+        ({"FALBATCH_API_URL": ""}, None, API_URL),
+    ],
+)
+def test_the_platform_api_is_named_by_the_later_of_the_same_list(
+    env: dict[str, str], origin: str | None, api: str
+) -> None:
+    assert Hosts.resolve(env, origin=origin).api == api
+
+
+@pytest.mark.parametrize(
+    ("env", "api"),
+    [
+        ({"FAL_RUN_HOST": "run.example"}, ""),
+        ({"FAL_QUEUE_RUN_HOST": "q.example"}, ""),
+        ({"FALBATCH_QUEUE_URL": "https://queue.fal.run.evil.com"}, ""),
+        ({"FALBATCH_QUEUE_URL": "https://queue.fal.run:8443"}, ""),
+        ({"FALBATCH_QUEUE_URL": "http://127.0.0.1:8787/queue"}, ""),
+        ({"FAL_RUN_HOST": "run.example", "FALBATCH_API_URL": "https://a/v1"}, "https://a/v1"),
+        ({"FAL_RUN_HOST": "falrun.com"}, API_URL),
+        ({"FAL_QUEUE_RUN_HOST": "queue.fal.run"}, API_URL),
+        ({"FAL_RUN_HOST": "run.example", "FALBATCH_QUEUE_URL": "https://queue.fal.run"}, API_URL),
+    ],
+)
+def test_a_key_for_a_foreign_queue_never_goes_to_fals_platform(env: dict[str, str], api: str) -> None:
+    assert Hosts.resolve(env).api == api
+
+
+def test_hosts_of_a_queue_alone_have_fals_platform() -> None:
+    assert Hosts(FAL).api == API_URL
+    assert not Hosts(FAL, "http://127.0.0.1:1/v1").loopback
+    assert Hosts(SANDBOX, API_URL).loopback
+
+
+@pytest.mark.parametrize("api", ["api.fal.ai", "https://h/?a=b", "https://u:p@h", "ftp://h"])
+def test_a_platform_that_is_no_base_url_is_refused(api: str) -> None:
+    with pytest.raises(UsageError, match="base URL"):
+        Hosts(FAL, api)
+
+
+@pytest.mark.parametrize(
     ("env", "says"),
     [
         ({"FALBATCH_ORIGIN": "http://fal.example"}, "plain http"),
@@ -37,6 +85,9 @@ def test_the_later_of_the_designs_list_wins(env: dict[str, str], origin: str | N
         ({"FALBATCH_QUEUE_URL": "queue.fal.run"}, "FALBATCH_QUEUE_URL"),
         ({"FALBATCH_QUEUE_URL": "https://u:secret@h"}, "FALBATCH_QUEUE_URL"),
         ({"FALBATCH_QUEUE_URL": "https://h/?a=b"}, "FALBATCH_QUEUE_URL"),
+        ({"FALBATCH_API_URL": "http://api.fal.example/v1"}, "plain http"),
+        ({"FALBATCH_API_URL": "https://u:secret@h/v1"}, "FALBATCH_API_URL"),
+        ({"FALBATCH_API_URL": "api.fal.ai/v1", "FALBATCH_ORIGIN": "https://o"}, "FALBATCH_API_URL"),
         ({"FAL_RUN_HOST": "https://fal.run"}, "FAL_RUN_HOST"),
         ({"FAL_QUEUE_RUN_HOST": "h:99999"}, "FAL_QUEUE_RUN_HOST"),
         ({"FAL_QUEUE_RUN_HOST": "h/../x"}, "FAL_QUEUE_RUN_HOST"),
