@@ -1,6 +1,7 @@
 """falbatch: big, resumable batches against fal.ai's generative-media endpoints.
 
-Entry points: `run`, `arun`, `plan`, `map`; what is done with a batch beside running it: `status`, `cancel`, `export`.
+Entry points: `run`, `arun`, `plan`, `map`; what is done with a batch beside running it: `status`, `reconcile`,
+`cancel`, `export`.
 Everything is loaded when it is first used, so that importing falbatch costs nothing.
 """
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         cancel,
         export,
         plan,
+        reconcile,
         run,
         status,
     )
@@ -52,6 +54,7 @@ _HOMES = {
         "cancel",
         "export",
         "plan",
+        "reconcile",
         "run",
         "status",
     ),
@@ -100,6 +103,7 @@ __all__ = [
     "export",
     "map",
     "plan",
+    "reconcile",
     "run",
     "status",
 ]

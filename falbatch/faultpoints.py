@@ -1,8 +1,8 @@
 """Places where a test may kill the program: right before and right after each thing that must survive a crash.
 
-`FALBATCH_FAULT_POINT=submit.answered` in the environment makes the process kill itself (SIGKILL) when it comes to that
-place; `submit.answered#3` the third time. Without the variable a place costs one comparison. `tests/faults` goes through
-all of them; a test holds the list and the code together.
+`FALBATCH_FAULT_POINT=submit.answered` in the environment makes the process kill itself (SIGKILL) when it comes to
+that place; `submit.answered#3` the third time. Without the variable a place costs one comparison. `tests/faults` goes
+through all of them; a test holds the list and the code together.
 """
 
 from __future__ import annotations
@@ -38,8 +38,12 @@ POINTS: Final = (
     "file.renamed",  # the file has its name, the folder is not synced yet
     "reconcile.listed",  # fal's request list is here, nothing was adopted
     *(f"{when}.{name}" for name in STORE_WRITES for when in ("before", "after")),
+    "journal.appending",  # a submit's intent or outcome is in the state file, not yet in the journal
     "copy.written",  # a copy of the state file is whole under its temporary name
     "copy.renamed",  # the copy has its name, the journal still holds what the copy holds
+    "mend.built",  # a mended state file is whole beside the damaged one
+    "mend.aside",  # the damaged one is set aside, nothing stands in its place
+    "mend.placed",  # the mended one has its place
     "sandbox.accepting",  # (the emulator) a submit is about to be stored
     "sandbox.accepted",  # (the emulator) a submit is stored, its reply has not left
     "sandbox.file",  # (the emulator) a file is about to be served

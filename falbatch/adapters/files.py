@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
@@ -13,21 +15,24 @@ import anyio.to_thread
 from falbatch.adapters.fetch import Claims, Fetched, Fetcher, finish, forget
 from falbatch.core.artifacts import decode_data_uri
 from falbatch.errors import DiskFull, OutputError, ReplyError, TransportError
+from falbatch.faultpoints import fault_point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 HASH_CHUNK = 1 << 20
 
 
 class OutputFolder:
-    """Paths are relative to `root`, with POSIX slashes; a symlink inside `root` is never followed out of it."""
+    """Paths are relative to `root`, with POSIX slashes; a symlink inside `root` is never followed out of it.
+
+    That is looked at before each file, for a link may come at any time. Whoever may write into the folder can still win
+    a race against the look; such a one may as well write where the link leads.
+    """
 
     def __init__(self, root: Path, fetcher: Fetcher) -> None:
         self._root = root.resolve()
         self._fetcher = fetcher
-        self._folders: set[Path] = {self._root}
 
     async def fetch(self, url: str, part: str, *, size_bytes: int | None, content_type: str | None) -> Fetched:
         """Bring `url`, or a data URI, whole to `part`. Raises `WireError`, `OutputError`, `DiskFull`."""
@@ -46,7 +51,7 @@ class OutputFolder:
 
         def write() -> Fetched:
             forget(path)
-            path.write_bytes(body)
+            _write_new(path, body)
             try:
                 return finish(path, Claims("data:", content_type, None), content_type)
             except ReplyError as error:
@@ -60,8 +65,12 @@ class OutputFolder:
         """Rename `part` to `path`; the name is durable on return. Raises `OutputError`, `DiskFull`."""
 
         def rename() -> None:
-            target = self._ready(path)
-            self._inside(part).replace(target)
+            source, target = self._ready(part), self._ready(path)
+            if not stat.S_ISREG(source.lstat().st_mode):
+                raise OutputError(f"{source}: is not the file that was written there", advice="Remove it.")
+            fault_point("file.renaming")
+            source.replace(target)
+            fault_point("file.renamed")
             _sync_folder(target.parent)
 
         with self._translated(path):
@@ -73,7 +82,8 @@ class OutputFolder:
         def look() -> bool:
             with suppress(OSError):
                 place = self._inside(path)
-                return place.stat().st_size == size_bytes and _hash(place) == sha256
+                found = place.stat()
+                return stat.S_ISREG(found.st_mode) and found.st_size == size_bytes and _hash(place) == sha256
             return False
 
         return await anyio.to_thread.run_sync(look)
@@ -85,13 +95,12 @@ class OutputFolder:
     def _ready(self, relative: str) -> Path:
         """The place of `relative`, its folder made."""
         place = self._inside(relative)
-        if place.parent not in self._folders:
-            if not place.parent.resolve().is_relative_to(self._root):
-                raise OutputError(
-                    f"{place.parent}: a link leads out of the output folder", advice="Remove the link, or the folder."
-                )
-            _make_durably(place.parent)
-            self._folders.add(place.parent)
+        # Not Path.resolve: it calls a circle of links a RuntimeError (Python < 3.13).
+        if not Path(os.path.realpath(place.parent)).is_relative_to(self._root):
+            raise OutputError(
+                f"{place.parent}: a link leads out of the output folder", advice="Remove the link, or the folder."
+            )
+        _make_durably(place.parent)
         return place
 
     def _inside(self, relative: str) -> Path:
@@ -128,11 +137,19 @@ def make_folder(folder: Path) -> None:
     with translated(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
+            probe.unlink(missing_ok=True)
             # One page: an empty file can be made on a full disk.
-            probe.write_bytes(b"\0" * 4096)
+            _write_new(probe, b"\0" * 4096)
         finally:
             with suppress(OSError):
                 probe.unlink(missing_ok=True)
+
+
+def _write_new(place: Path, body: bytes) -> None:
+    """Write a file that is not there yet; through a link that came in between nothing is written."""
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(body)
 
 
 def _hash(place: Path) -> bytes:

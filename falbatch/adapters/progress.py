@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self, TextIO
 
 from tqdm import tqdm
 
-from falbatch.core.events import Counter, JobEnded, RunEvent, RunStopping
+from falbatch.core.events import Counter, JobEnded, Notice, Reconciled, RunEvent, RunStopping
 from falbatch.core.state import State
 
 if TYPE_CHECKING:
@@ -22,13 +23,17 @@ LINE_EVERY_S: Final = 5.0
 POSTFIX_EVERY_S: Final = 0.2
 """tqdm's postfix costs 26 µs a time (measured): not at every event."""
 
+GONE: Final = (OSError, ValueError)
+"""What writing raises when nobody can read any more: EIO or EPIPE, or the stream itself is closed."""
+
 
 class ProgressDisplay:
     """Shows a `Counter` that the engine keeps. Use as a context manager; call it with each event."""
 
     def __init__(self, counter: Counter, *, stream: TextIO | None = None, is_terminal: bool | None = None) -> None:
         self._counter = counter
-        self._stream = stream or sys.stderr
+        # Without a stderr (`2>&-`) Python has None for it: a closed stream is as good.
+        self._stream = stream or sys.stderr or _closed()
         self._is_terminal = _has_width(self._stream) if is_terminal is None else is_terminal
         self._began_s = self._shown_s = time.monotonic()
         self._bar: tqdm[NoReturn] | None = None
@@ -36,20 +41,23 @@ class ProgressDisplay:
 
     def __enter__(self) -> Self:
         if self._is_terminal:
-            self._bar = tqdm(
-                total=self._counter.total,
-                initial=self._counter.done,
-                unit="job",
-                file=self._stream,
-                dynamic_ncols=True,
-                smoothing=0.05,
-            )
+            try:
+                self._bar = tqdm(
+                    total=self._counter.total,
+                    initial=self._counter.done,
+                    unit="job",
+                    file=self._stream,
+                    dynamic_ncols=True,
+                    smoothing=0.05,
+                )
+            except GONE:
+                self._is_silent = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with suppress(OSError):
+        with suppress(*GONE):
             if self._bar is not None:
                 self._bar.set_postfix_str(self._details())
                 self._bar.close()
@@ -62,12 +70,14 @@ class ProgressDisplay:
             return
         try:
             self._follow(event)
-        except OSError:
+        except GONE:
             self._is_silent = True
 
     def _follow(self, event: RunEvent) -> None:
         if isinstance(event, RunStopping):
             self.note(f"stopping: {event.reason}; nothing more is submitted")
+        if text := words_of(event):
+            self.note(text)
         if self._bar is None:
             if time.monotonic() - self._shown_s >= LINE_EVERY_S:
                 self._line()
@@ -104,9 +114,35 @@ class ProgressDisplay:
         return ", ".join(parts)
 
 
+def words_of(event: RunEvent) -> str:
+    """What a person is told of an event in a line of its own; "" for nothing."""
+    match event:
+        case Notice(text=text):
+            return f"note: {text}"
+        case Reconciled():
+            return _reconciled_words(event)
+        case _:
+            return ""
+
+
+def _reconciled_words(event: Reconciled) -> str:
+    text = f"looked for submits without an answer: {event.found} found, {event.left} still unknown"
+    if event.trouble:
+        text += f" ({event.trouble})"
+    if event.left and event.patience_s >= 1:
+        text += f"; looking on for up to {_duration(event.patience_s)}"
+    return text
+
+
+def _closed() -> TextIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
 def _has_width(stream: TextIO) -> bool:
     """True at a terminal that knows how wide it is: at one of 0 columns (expect, some CI) tqdm's bar is empty."""
-    with suppress(OSError):
+    with suppress(*GONE):
         return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
     return False
 

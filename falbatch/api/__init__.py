@@ -10,6 +10,7 @@ import anyio
 from falbatch.api.again import RetryChoice
 from falbatch.api.batch import CancelReport, cancel, export, status
 from falbatch.api.planning import Selection, make_plan
+from falbatch.api.reconciling import reconcile
 from falbatch.api.running import RunOptions, arun, check_endpoint
 from falbatch.api.stream import Outcome, map_inputs
 from falbatch.api.workspace import open_manifest
@@ -32,6 +33,7 @@ __all__ = [
     "export",
     "map_inputs",
     "plan",
+    "reconcile",
     "run",
     "status",
 ]

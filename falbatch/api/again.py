@@ -37,6 +37,7 @@ def choose(
     files: set[int] = set()
     if resubmit_unknown:
         submit |= {job.job_id for job in stage.in_states(connection, (State.UNKNOWN, State.SUBMITTING))}
+    unknown = len(submit)
     if choice is not None and choice.missing_files:
         files = {
             job.job_id
@@ -46,7 +47,7 @@ def choose(
     elif choice is not None:
         ended = stage.in_states(connection, (State.FAILED, State.CANCELLED))
         submit |= {job.job_id for job in ended if _matches(job, choice)}
-    return Again(frozenset(submit), frozenset(files))
+    return Again(frozenset(submit), frozenset(files), unknown)
 
 
 def _matches(job: stage.EndedJob, choice: RetryChoice) -> bool:

@@ -71,19 +71,25 @@ async def cancel(
     with _reading(place) as connection:
         jobs = [job for job in reader.at_fal(connection) if is_named(job.name, names)]
         row = reader.batch_row(connection)
-    is_rehearsal = row is not None and row.target == "sandbox"
     if not jobs:
         return CancelReport(0, 0, 0, 0, ())
-    with lock.held(place.state, holder=lambda: holder_of(place.state)), contextlib.ExitStack() as stack:
-        origin = stack.enter_context(sandbox(place.output / SANDBOX_DATA)) if is_rehearsal else None
+    with lock.held(place.state, holder=lambda: holder_of(place.state)), fal_of(place, row, key_file) as target:
+        async with connect.open_fal(target, connect.submit_options(None)) as fal:
+            return await _cancel_all(fal.queue, jobs)
+
+
+@contextlib.contextmanager
+def fal_of(place: Workspace, row: reader.BatchRow | None, key_file: Path | None) -> Iterator[connect.Target]:
+    """The fal that a batch's requests are at. Raises `UsageError` when the environment points at another."""
+    is_rehearsal = row is not None and row.target == "sandbox"
+    with sandbox(place.output / SANDBOX_DATA) if is_rehearsal else contextlib.nullcontext(None) as origin:
         target = connect.find_target(key_file=key_file, origin=origin)
         if row is not None and row.target != target.kind:
             raise UsageError(
                 f"{place.state}: its requests are at another fal ({row.target}) than this command would ask",
                 advice="Set the FAL_* and FALBATCH_* variables as they were for the run.",
             )
-        async with connect.open_queue(target, connect.submit_options(None)) as queue:
-            return await _cancel_all(queue, jobs)
+        yield target
 
 
 async def _cancel_all(queue: connect.FalQueue, jobs: list[OpenJob]) -> CancelReport:

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Final
 
 from falbatch.adapters.fetch import Fetcher
 from falbatch.adapters.files import OutputFolder
+from falbatch.core.identity import canonical_json
+from falbatch.core.money import Price, to_nano
+from falbatch.core.reconcile import Listed
 from falbatch.fal.auth import Credentials, find_credentials
 from falbatch.fal.hosts import Hosts
+from falbatch.fal.platform import PlatformClient
 from falbatch.fal.queue import QueueClient, SubmitOptions
 from falbatch.fal.transport import Transport, TransportSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from falbatch.core.manifest import Manifest
     from falbatch.core.record import RequestOnRecord
@@ -86,11 +90,54 @@ class FalQueue:
         return await self._client.cancel(request)
 
 
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """A page of fal's request list, inputs in canonical form."""
+
+    items: tuple[Listed, ...]
+    next_cursor: str | None
+
+
+class FalPlatform:
+    """The engine's request list, and fal's prices, over the platform API."""
+
+    def __init__(self, client: PlatformClient) -> None:
+        self._client = client
+
+    async def page(self, endpoint: str, *, since: float, cursor: str | None) -> ListedPage:
+        """Requests to `endpoint` since the Unix time `since`. Raises `WireError`."""
+        page = await self._client.requests_page(endpoint, start=since, cursor=cursor)
+        items = (
+            Listed(item.request_id, canonical_json(item.input) if item.has_input else None, item.sent_at)
+            for item in page.items
+        )
+        return ListedPage(tuple(items), page.next_cursor)
+
+    async def prices(self, endpoints: Sequence[str], *, at: float, timeout_s: float) -> dict[str, Price]:
+        """fal's prices of `endpoints` in US dollars, those that it names. Raises `WireError`."""
+        heard = await self._client.prices(endpoints, timeout_s=timeout_s)
+        return {
+            price.endpoint: Price(to_nano(price.unit_price), price.unit, at)
+            for price in heard
+            if price.currency.upper() == "USD"
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Fal:
+    """fal, as a run sees it."""
+
+    queue: FalQueue
+    platform: FalPlatform
+
+
 @contextlib.asynccontextmanager
-async def open_queue(target: Target, options: SubmitOptions) -> AsyncIterator[FalQueue]:
-    """A queue client over connections of its own."""
+async def open_fal(target: Target, options: SubmitOptions) -> AsyncIterator[Fal]:
+    """fal over connections of its own."""
     async with Transport(settings=TransportSettings()) as transport:
-        yield FalQueue(QueueClient(transport, target.hosts, target.credentials), options)
+        queue = QueueClient(transport, target.hosts, target.credentials)
+        platform = PlatformClient(transport, target.hosts, target.credentials)
+        yield Fal(FalQueue(queue, options), FalPlatform(platform))
 
 
 @contextlib.asynccontextmanager

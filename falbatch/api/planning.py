@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from falbatch.adapters.sources import read_rows
 from falbatch.adapters.store import stage
 from falbatch.adapters.store.database import open_empty, open_reader, translated
+from falbatch.adapters.store.journal import remains
 from falbatch.core.expand import expand
 from falbatch.core.plan import Action, Again, Change, Plan, PlannedJob
 from falbatch.core.problems import ProblemLog
@@ -94,6 +95,7 @@ def make_plan(
 @contextlib.contextmanager
 def _state_or_empty(workspace: Workspace) -> Iterator[sqlite3.Connection]:
     is_there = workspace.state.is_file() and workspace.state.stat().st_size > 0
+    is_there = is_there or bool(remains(workspace.state))  # what is left of one is refused, with advice
     with contextlib.closing(open_reader(workspace.state) if is_there else open_empty()) as connection:
         yield connection
 
@@ -134,6 +136,7 @@ def summarize(
         first=tuple(first),
         changed=tuple(changed),
         orphaned=tuple(orphans[:FIRST]),
+        resubmitted=again.unknown if again else 0,
     )
 
 

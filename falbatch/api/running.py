@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,29 +14,33 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import anyio.to_thread
 
-from falbatch.adapters import lock, signals
+from falbatch.adapters import lock
 from falbatch.adapters.clock import SystemClock
 from falbatch.adapters.files import make_folder
 from falbatch.adapters.sandbox_process import sandbox
-from falbatch.adapters.store import reader
+from falbatch.adapters.store import reader, stage
 from falbatch.adapters.store.database import open_reader
 from falbatch.adapters.store.store import Store
 from falbatch.api import connect
 from falbatch.api.again import RetryChoice, choose
+from falbatch.api.executing import execute, execute_settings, make_report
 from falbatch.api.planning import Selection, fill_stage, summarize
+from falbatch.api.pricing import find_prices, known_prices
 from falbatch.api.workspace import Workspace, open_manifest
-from falbatch.core.backoff import BackoffPolicy
-from falbatch.core.events import Counter, Listener, RunEvent
+from falbatch.core.events import Counter, Listener, Notice, RunEvent
+from falbatch.core.money import to_nano
 from falbatch.core.plan import Action, Again, Plan
-from falbatch.core.report import Report, exit_code_of
 from falbatch.core.state import State
-from falbatch.engine.execute import Deps, ExecuteSettings, Execution, failure_limit
-from falbatch.engine.submit import Stop
-from falbatch.errors import ExitCode, FalbatchError
+from falbatch.engine.execute import ExecuteSettings, Scope
+from falbatch.errors import FalbatchError
 from falbatch.fal.endpoint import EndpointId
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from falbatch.core.manifest import Manifest
+    from falbatch.core.money import Price
+    from falbatch.core.report import Report
 
 SANDBOX_DATA: Final = ".sandbox"
 """Folder in the output folder where the built-in sandbox keeps its queue and its ledger."""
@@ -56,7 +60,12 @@ class RunOptions:
     retry: RetryChoice | None = None
     """Failed and cancelled jobs to do again."""
     resubmit_unknown: bool = False
-    """Submit unknown jobs again, although they may have run and been charged."""
+    """Submit unknown jobs again, although they may have run and been charged; after looking for them at fal."""
+    max_cost: Decimal | None = None
+    """US dollars that the batch may cost over all its runs, in place of the manifest's `budget.max_cost`."""
+    reconcile_s: float | None = None
+    """How long submits without an answer are looked for in fal's request list, in seconds; None: by how long such
+    jobs take."""
     watch_signals: bool = False
     """Stop gently on SIGINT and SIGTERM; for a program that is the run."""
 
@@ -115,17 +124,62 @@ class _Run:
         self._clock = SystemClock()
 
     async def over(self, store: Store) -> Report:
+        if store.mended:
+            self._heard(Notice(store.mended))
+        if self._options.resubmit_unknown:
+            report = await self._settle_first(store)
+            if report is not None:
+                return report
         plan, again = await anyio.to_thread.run_sync(self._look, store)
         orphans = [job for job in store.paid_jobs() if job.seq is None]
-        is_idle = plan.actions[Action.SKIP] == plan.total and not orphans
+        is_idle = plan.actions[Action.SKIP] == plan.total and not orphans and not store.has_unknown()
         with contextlib.nullcontext(None) if is_idle else self._origin() as origin:
             target = None if is_idle else connect.find_target(key_file=self._options.key_file, origin=origin)
-            if target and plan.actions[Action.SUBMIT] and target.costs and self._confirm and not self._confirm(plan):
-                return self._report(store, None, 0.0, "not confirmed", unchanged=True)
-            self._begin(store, again)
             if target is None:
+                self._begin(store, again)
                 return self._report(store, None, 0.0, "", unchanged=True)
-            return await self._execute(store, plan, target)
+            async with connect.open_fal(target, connect.submit_options(manifest_of(self._workspace))) as fal:
+                prices = await self._prices(store, fal)
+                if plan.actions[Action.SUBMIT] and target.costs and self._confirm and not self._confirm(plan):
+                    return self._report(store, None, 0.0, "not confirmed", unchanged=True)
+                self._begin(store, again)
+                if self._on_plan is not None:
+                    self._counter.total = plan.total
+                    self._counter.done_before = store.status().count(State.DONE) if self._is_whole else 0
+                    self._on_plan(plan, self._counter)
+                return await self._execute(store, target, fal, self._settings(plan.total), prices)
+
+    async def _settle_first(self, store: Store) -> Report | None:
+        """Before unknown jobs are submitted again: what fal knows of them is paid for and comes home. A report when the
+        run ends with that."""
+        store.check(name=manifest_of(self._workspace).name, target=target_kind_of(sandbox=self._options.sandbox))
+        store.resume(at=self._clock.unix_s())
+        if not store.has_unknown():
+            return None
+        with self._origin() as origin:
+            target = connect.find_target(key_file=self._options.key_file, origin=origin)
+            async with connect.open_fal(target, connect.submit_options(manifest_of(self._workspace))) as fal:
+                settings = replace(self._settings(0), scope=Scope.PAID)
+                prices = known_prices(store, store.unsettled_endpoints(), manifest_of(self._workspace).budget)
+                report = await self._execute(store, target, fal, settings, prices)
+        return report if report.tally.stopped_by else None
+
+    async def _prices(self, store: Store, fal: connect.Fal) -> Mapping[str, Price]:
+        return await find_prices(
+            store,
+            fal.platform,
+            sorted({*stage.endpoints(store.connection), *store.unsettled_endpoints()}),
+            budget=manifest_of(self._workspace).budget,
+            is_needed=self._settings(0).max_cost_nano is not None,
+            at=self._clock.unix_s(),
+        )
+
+    def _settings(self, total: int) -> ExecuteSettings:
+        settings = execute_settings(manifest_of(self._workspace), total)
+        scope = Scope.FILES if self._fetches_only else Scope.ALL
+        if self._options.max_cost is not None:
+            settings = replace(settings, max_cost_nano=to_nano(self._options.max_cost))
+        return replace(settings, scope=scope, reconcile_s=self._options.reconcile_s)
 
     def _look(self, store: Store) -> tuple[Plan, Again]:
         """What there is to do. Nothing is written before all is checked, and agreed to where it costs."""
@@ -135,7 +189,9 @@ class _Run:
         again = choose(
             store.connection, options.retry, resubmit_unknown=options.resubmit_unknown, folder=workspace.output
         )
-        return summarize(store.connection, workspace, options.selection, again), again
+        plan = summarize(store.connection, workspace, options.selection, again)
+        at_risk = sum(submit.reserved for submit in store.lost_submits() if submit.job_id in again.submit)
+        return replace(plan, at_risk=at_risk), again
 
     def _begin(self, store: Store, again: Again) -> None:
         store.begin(
@@ -156,22 +212,30 @@ class _Run:
         with sandbox(data, arguments=self._options.sandbox_arguments) as origin:
             yield origin
 
-    async def _execute(self, store: Store, plan: Plan, target: connect.Target) -> Report:
-        manifest = manifest_of(self._workspace)
-        settings = replace(execute_settings(manifest, plan.total), with_submits=not self._fetches_only)
-        self._counter.total = plan.total
-        self._counter.done_before = store.status().count(State.DONE) if self._options.selection.is_whole else 0
-        if self._on_plan is not None:
-            self._on_plan(plan, self._counter)
-        stop = Stop()
+    async def _execute(
+        self,
+        store: Store,
+        target: connect.Target,
+        fal: connect.Fal,
+        settings: ExecuteSettings,
+        prices: Mapping[str, Price],
+    ) -> Report:
         began_s = time.monotonic()
-        async with (
-            connect.open_queue(target, connect.submit_options(manifest)) as queue,
-            connect.open_output(target, self._workspace.output, downloads=settings.downloads) as files,
-        ):
-            execution = Execution(Deps(store, queue, files, self._clock, self._heard), settings, stop)
-            await perform(execution, store, watch_signals=self._options.watch_signals)
-        return self._report(store, execution.ended_by, time.monotonic() - began_s, stop.reason)
+        error, stopped_by = await execute(
+            store,
+            target,
+            fal,
+            settings,
+            prices,
+            output=self._workspace.output,
+            listen=self._heard,
+            watch_signals=self._options.watch_signals,
+        )
+        return self._report(store, error, time.monotonic() - began_s, stopped_by)
+
+    @property
+    def _is_whole(self) -> bool:
+        return self._options.selection.is_whole
 
     @property
     def _fetches_only(self) -> bool:
@@ -184,36 +248,14 @@ class _Run:
     def _report(
         self, store: Store, error: FalbatchError | None, seconds: float, stopped_by: str, *, unchanged: bool = False
     ) -> Report:
-        status = store.status()
-        is_whole = self._options.selection.is_whole and not self._fetches_only
-        exit_code = exit_code_of(status, whole_run=is_whole)
-        if error is not None:
-            exit_code = error.exit_code
-        elif stopped_by:
-            exit_code = ExitCode.INCOMPLETE if unchanged else ExitCode.STOPPED
-        return Report(
-            status=status,
-            tally=self._counter.tally(seconds=seconds, stopped_by=str(error) if error else stopped_by),
-            output_dir=str(self._workspace.output),
-            exit_code=exit_code,
-            advice=error.advice if error else "",
+        return make_report(
+            store.status(),
+            self._counter.tally(seconds=seconds, stopped_by=str(error) if error else stopped_by),
+            error,
+            output=self._workspace.output,
+            whole_run=self._is_whole and not self._fetches_only,
             unchanged=unchanged,
         )
-
-
-async def perform(execution: Execution, store: Store, *, watch_signals: bool) -> None:
-    """Run `execution` with the store's writer beside it, so that what was handed over is written whatever happens."""
-    async with anyio.create_task_group() as helpers:
-        helpers.start_soon(store.writer.run)
-        if watch_signals:
-            helpers.start_soon(signals.watch, execution.stop)
-        try:
-            await execution.run()
-        finally:
-            store.writer.close()
-            with anyio.CancelScope(shield=True):
-                await store.writer.closed.wait()
-            helpers.cancel_scope.cancel()
 
 
 def target_kind_of(*, sandbox: bool) -> str:
@@ -226,22 +268,6 @@ def manifest_of(workspace: Workspace) -> Manifest:
     if workspace.manifest is None:
         raise AssertionError("open_manifest always gives a manifest")
     return workspace.manifest
-
-
-def execute_settings(manifest: Manifest, total: int) -> ExecuteSettings:
-    """The manifest's limits as the engine's settings; `total` jobs turn shares into counts."""
-    failures = manifest.budget.max_failures
-    return ExecuteSettings(
-        in_flight=manifest.limits.in_flight,
-        submits_per_s=manifest.limits.submits_per_s,
-        polls_per_s=manifest.limits.polls_per_s,
-        downloads=manifest.limits.downloads,
-        attempts=manifest.retry.attempts,
-        retry_ratio=manifest.retry.budget,
-        backoff=BackoffPolicy(manifest.retry.first_s, manifest.retry.cap_s),
-        max_failures=failure_limit(failures.count, failures.share, total) if failures else None,
-        sidecar=manifest.output.sidecar,
-    )
 
 
 def check_endpoint(text: str) -> str | None:

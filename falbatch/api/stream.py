@@ -20,12 +20,15 @@ from falbatch.adapters.store.database import translated
 from falbatch.adapters.store.store import Store
 from falbatch.api import connect
 from falbatch.api.batch import export_object
-from falbatch.api.running import SANDBOX_DATA, check_endpoint, holder_of, perform, target_kind_of
+from falbatch.api.executing import perform
+from falbatch.api.pricing import find_prices
+from falbatch.api.running import SANDBOX_DATA, check_endpoint, holder_of, target_kind_of
 from falbatch.core.events import JobEnded, RunEvent
 from falbatch.core.jsonvalue import to_json
 from falbatch.core.model import Item, Mode
 from falbatch.core.state import State
 from falbatch.engine.execute import Deps, ExecuteSettings, Execution
+from falbatch.engine.spending import Spending
 from falbatch.engine.submit import Stop
 from falbatch.errors import UsageError
 
@@ -94,7 +97,7 @@ async def map_inputs(
         with translated(path):
             await anyio.to_thread.run_sync(stage.fill, store.connection, _items(endpoint, inputs))
         store.begin(name=endpoint, target=kind, manifest="", at=at)
-        ended = {State.DONE, State.FAILED, State.CANCELLED, State.UNKNOWN}
+        ended = {State.DONE, State.FAILED, State.CANCELLED}
         if output is None:
             ended.add(State.COMPLETED)
         known = reader.ids_in(store.reading, tuple(ended))
@@ -104,11 +107,14 @@ async def map_inputs(
             return
         origin = stack.enter_context(sandbox_process(folder / SANDBOX_DATA)) if sandbox else None
         target = connect.find_target(key_file=key_file, origin=origin)
-        async with contextlib.aclosing(_finishing(store, target, folder, settings)) as finishing:
+        async with contextlib.aclosing(_finishing(store, target, folder, settings, endpoint)) as finishing:
             async for job_id in finishing:
                 outcome = _outcome(store, job_id, folder)
                 if outcome.index is not None:  # a request of an earlier call, with other inputs, that came home
                     yield outcome
+        # Last, since they are looked for at fal until the end.
+        for job_id in reader.ids_in(store.reading, (State.UNKNOWN,)):
+            yield _outcome(store, job_id, folder)
 
 
 def _items(endpoint: str, inputs: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
@@ -121,21 +127,26 @@ def _items(endpoint: str, inputs: Iterable[Mapping[str, Any]]) -> Iterator[Item]
 
 
 async def _finishing(
-    store: Store, target: connect.Target, folder: Path, settings: ExecuteSettings
+    store: Store, target: connect.Target, folder: Path, settings: ExecuteSettings, endpoint: str
 ) -> AsyncGenerator[int, None]:
     """The ids of jobs as they end. The run goes on in the background while the caller looks at one."""
     send, receive = anyio.create_memory_object_stream[int](float("inf"))
 
     def hear(event: RunEvent) -> None:
-        if isinstance(event, JobEnded):
+        if isinstance(event, JobEnded) and event.state is not State.UNKNOWN:
             with contextlib.suppress(anyio.BrokenResourceError):  # the caller has left; the state file knows
                 send.send_nowait(event.job_id)
 
     async with (
-        connect.open_queue(target, connect.submit_options(None)) as queue,
+        connect.open_fal(target, connect.submit_options(None)) as fal,
         connect.open_output(target, folder, downloads=settings.downloads) as files,
     ):
-        execution = Execution(Deps(store, queue, files, SystemClock(), hear), settings, Stop())
+        clock = SystemClock()
+        is_needed = settings.max_cost_nano is not None
+        prices = await find_prices(store, fal.platform, [endpoint], budget=None, is_needed=is_needed, at=clock.unix_s())
+        spending = Spending(store.purse(settings.max_cost_nano), prices)
+        deps = Deps(store, fal.queue, fal.platform, files, clock, hear, spending)
+        execution = Execution(deps, settings, Stop())
         # A plain task: a task group must be left by the task that entered it, and nobody knows which task will close
         # a generator that its caller walked away from.
         work = asyncio.create_task(_run(execution, store, send))

@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 import anyio
 
 from falbatch.adapters.files import translated
-from falbatch.adapters.progress import ProgressDisplay
-from falbatch.api import again, batch, planning, running
+from falbatch.adapters.progress import ProgressDisplay, words_of
+from falbatch.api import again, batch, planning, reconciling, running
 from falbatch.api.workspace import open_manifest
 from falbatch.cli import render
 from falbatch.core.plan import Action, Plan, PlannedJob
@@ -62,6 +62,8 @@ def _perform(options: argparse.Namespace, selection: planning.Selection, retry: 
         sandbox=options.sandbox,
         retry=retry,
         resubmit_unknown=options.resubmit_unknown,
+        max_cost=options.max_cost,
+        reconcile_s=options.reconcile_s,
         watch_signals=True,
     )
     with _Display(is_json=options.json) as display:
@@ -105,12 +107,16 @@ class _Display:
             _print_json(plan.as_json())
         doing = ", ".join(f"{action.value} {count:,}" for action, count in plan.actions.items() if count)
         print(f"{plan.name}: {plan.total:,} jobs: {doing}", file=sys.stderr)
+        if plan.resubmitted:
+            print(render.resubmit_warning(plan), file=sys.stderr)
         self._show = self._stack.enter_context(ProgressDisplay(counter))
 
     def hear(self, event: RunEvent) -> None:
         """Pass an event on to the bar."""
         if self._show is not None:
             self._show(event)
+        elif text := words_of(event):
+            print(text, file=sys.stderr)
 
 
 def _confirm(plan: Plan) -> bool:
@@ -121,6 +127,8 @@ def _confirm(plan: Plan) -> bool:
             f"{count:,} jobs would be submitted to fal and billed, and there is no terminal to ask at",
             advice="Give --yes, or look first with `falbatch plan`.",
         )
+    if plan.resubmitted:
+        print(render.resubmit_warning(plan), file=sys.stderr)
     print(f"Submit {count:,} jobs to fal? They will be billed. [y/N] ", end="", file=sys.stderr, flush=True)
     # Nothing runs yet: a Ctrl-C here means no, at once, and not what the event loop makes of it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -150,6 +158,23 @@ def do_status(options: argparse.Namespace) -> int:
     else:
         _print_lines(render.status_lines(status))
     return int(ExitCode.OK)
+
+
+def do_reconcile(options: argparse.Namespace) -> int:
+    """`falbatch reconcile`."""
+    display = _Display(is_json=options.json)
+    report = anyio.run(
+        lambda: reconciling.reconcile(
+            options.manifest,
+            output=options.output,
+            key_file=options.key_file,
+            wait_s=options.reconcile_s,
+            listen=display.hear,
+            watch_signals=True,
+        )
+    )
+    _show_report(report, is_json=options.json)
+    return int(report.exit_code)
 
 
 def do_cancel(options: argparse.Namespace) -> int:
@@ -265,6 +290,7 @@ HANDLERS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "plan": do_plan,
     "status": do_status,
     "retry": do_retry,
+    "reconcile": do_reconcile,
     "cancel": do_cancel,
     "export": do_export,
     "sandbox": do_sandbox,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from decimal import Decimal, InvalidOperation
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ EXIT_CODES: Final = {
     4: "no key, a refused key or a locked account",
     5: "fal cannot be reached",
     6: "the state file is in use, damaged or another batch's",
-    7: "a failure limit was reached",
+    7: "a failure limit or the cost limit was reached",
     8: "the disk is full",
     130: "stopped by a signal",
 }
@@ -34,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"falbatch {version('falbatch')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_run, _plan, _status, _retry, _cancel, _export, _sandbox):
+    for add in (_run, _plan, _status, _retry, _reconcile, _cancel, _export, _sandbox):
         add(commands)
     return parser
 
@@ -89,8 +90,42 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resubmit-unknown",
         action="store_true",
-        help="submit jobs again whose submit got no answer; each of them may then be charged twice",
+        help="submit jobs again whose submit got no answer and that fal does not list; each may be charged twice",
     )
+    parser.add_argument(
+        "--max-cost", metavar="USD", type=_dollars, help="submit nothing that would bring the batch above this cost"
+    )
+    _wait(parser, "--reconcile-wait")
+
+
+def _wait(parser: argparse.ArgumentParser, flag: str) -> None:
+    parser.add_argument(
+        flag,
+        dest="reconcile_s",
+        metavar="SECONDS",
+        type=_seconds,
+        help="how long to look for submits without an answer in fal's request list (default: by how long jobs take)",
+    )
+
+
+def _dollars(text: str) -> Decimal:
+    try:
+        amount = Decimal(text.removeprefix("$"))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or not 0 <= amount <= 1_000_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount in US dollars, such as 12.50")
+    return amount
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")
+    return seconds
 
 
 def _run(commands: Any) -> None:
@@ -151,6 +186,20 @@ def _retry(commands: Any) -> None:
     parser.add_argument(
         "--missing-files", action="store_true", help="instead: fetch lost files of finished jobs again, at no charge"
     )
+
+
+def _reconcile(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "reconcile",
+        "look for submits without an answer in fal's own request list, and bring home what is found",
+        (0, 1, 2, 3, 4, 5, 6, 8, 130),
+        "falbatch reconcile portraits.yaml",
+        "falbatch reconcile outputs/portraits --wait 300",
+    )
+    _common(parser)
+    _key(parser)
+    _wait(parser, "--wait")
 
 
 def _cancel(commands: Any) -> None:

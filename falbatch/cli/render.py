@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+from falbatch.core.money import in_dollars
 from falbatch.core.plan import Action, Change
 from falbatch.core.state import State
 
@@ -48,6 +49,26 @@ def _job_lines(job: PlannedJob) -> Iterator[str]:
     yield f"    from {job.origin} · key {job.key.hex()[:16]}"
 
 
+def resubmit_warning(plan: Plan) -> str:
+    """What submitting unknown jobs again may cost."""
+    cost = f" (up to {in_dollars(plan.at_risk)} more)" if plan.at_risk else ""
+    return (
+        f"warning: {plan.resubmitted:,} of them are unknown jobs, submitted before without an answer and not in fal's"
+        f" request list. fal may have run them all the same: each may be charged a second time{cost}."
+    )
+
+
+def _money_lines(status: BatchStatus) -> Iterator[str]:
+    money = status.money
+    if money.spent or money.reserved:
+        projected = (
+            "" if status.projected is None else f", projected for the whole batch {in_dollars(status.projected)}"
+        )
+        yield f"cost: {in_dollars(money.spent)} spent, {in_dollars(money.reserved)} reserved{projected}"
+    if money.unpriced and (money.spent or money.reserved):
+        yield f"  {money.unpriced:>9,}  requests whose cost is not known"
+
+
 def status_lines(status: BatchStatus) -> Iterator[str]:
     """A batch: its states, its failures by reason, its unknown jobs."""
     yield f"{status.name}: {status.count(State.DONE):,} of {status.total:,} jobs done, {status.files:,} files"
@@ -57,6 +78,7 @@ def status_lines(status: BatchStatus) -> Iterator[str]:
     if status.orphaned:
         yield f"  {'orphaned':<10} {status.orphaned:>9,}  (no longer in the manifest)"
     yield f"requests accepted by fal: {status.executions:,}; billable units reported: {status.billable_units:g}"
+    yield from _money_lines(status)
     yield from _trouble_lines(status)
 
 
@@ -79,7 +101,12 @@ def report_lines(report: Report) -> Iterator[str]:
             if state is not State.DONE and status.counts.get(state)
         )
         yield f"  {status.count(State.DONE):,} of {status.total:,} done{', ' + others if others else ''}"
+        yield from _money_lines(status)
+        if tally.found:
+            yield f"  {tally.found:,} submits without an answer were found in fal's request list, and adopted"
     yield from _trouble_lines(status)
+    if tally.reconcile_trouble and status.unknown:
+        yield f"  fal's request list could not be read: {tally.reconcile_trouble}"
     if tally.stopped_by and not report.unchanged:
         yield f"stopped: {tally.stopped_by}"
         if at_fal := status.count(State.SUBMITTED):
@@ -98,7 +125,8 @@ def _trouble_lines(status: BatchStatus) -> Iterator[str]:
     for job in status.unknown[:UNKNOWN_SHOWN]:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.submitted_at))
         yield f"  {job.name}  {when}  {job.input_json[:100]}"
-    yield "  try: look for them in fal's dashboard; `falbatch run … --resubmit-unknown` submits them again"
+    yield "  try: `falbatch reconcile …` looks for them at fal again, at no charge; `falbatch run … --resubmit-unknown`"
+    yield "       submits them again, and each may then be charged twice"
 
 
 def _group_lines(title: str, groups: tuple[FailureGroup, ...]) -> Iterator[str]:

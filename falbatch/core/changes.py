@@ -23,6 +23,8 @@ class SubmitStarted:
     attempt: int
     """1-based number of the try to get this job accepted."""
     at: float
+    reserved: int = 0
+    """Nano-dollars that the job is expected to cost; 0 where no price is known."""
     event: Event = Event.SUBMIT_STARTED
 
 
@@ -35,6 +37,8 @@ class SubmitNotAccepted:
     at: float
     event: Event
     failure: Failure
+    request_id: str = ""
+    """What a failing reply named as the request, which may exist all the same; "" for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,22 @@ class SubmitAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestFound:
+    """The request of a submit that got no answer, found at fal later. Its URLs follow from endpoint and id."""
+
+    job_id: int
+    attempt: int
+    at: float
+    request_id: str
+    accepted_at: float
+    """When fal says that it was sent, or when its submit left."""
+    event: Event | None = Event.FOUND
+    """None when the job was submitted again since: nobody follows this request any more."""
+    cost: int | None = None
+    """Nano-dollars at which such a request is reckoned."""
+
+
+@dataclass(frozen=True, slots=True)
 class RequestEnded:
     """A request without a result: ATTEMPT_FAILED, REQUEST_FAILED or REQUEST_CANCELLED."""
 
@@ -62,6 +82,8 @@ class RequestEnded:
     event: Event
     failure: Failure
     billable_units: float | None = None
+    cost: int | None = None
+    """Nano-dollars; None where no price is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +97,8 @@ class ResultStored:
     content_type: str
     billable_units: float | None = None
     inference_s: float | None = None
+    cost: int | None = None
+    """Nano-dollars; None where no price is known."""
     event: Event = Event.RESULT_STORED
 
 
@@ -137,6 +161,7 @@ Change = (
     SubmitStarted
     | SubmitNotAccepted
     | SubmitAccepted
+    | RequestFound
     | RequestEnded
     | ResultStored
     | FileReady

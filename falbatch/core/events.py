@@ -56,6 +56,7 @@ class ResultCame:
 
     name: str
     request_id: str
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,35 @@ class JobEnded:
     name: str
     state: State
     failure: Failure | None = None
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Polled:
     """One status call was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """fal's request list was looked through for submits without an answer."""
+
+    found: int
+    """Submits whose request is known now."""
+    left: int
+    """Jobs that are still unknown."""
+    patience_s: float
+    """Seconds for which they are still looked for."""
+    trouble: str = ""
+    """Why the list could not be read, "" when it could."""
+    jobs: frozenset[int] = frozenset()
+    """The jobs that go on with what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that the user should know, and that ends nothing."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +106,18 @@ class RunStopping:
     reason: str
 
 
-RunEvent = JobSubmitted | JobMoved | SubmitPaused | JobTriedAgain | ResultCame | JobEnded | Polled | RunStopping
+RunEvent = (
+    JobSubmitted
+    | JobMoved
+    | SubmitPaused
+    | JobTriedAgain
+    | ResultCame
+    | JobEnded
+    | Polled
+    | Reconciled
+    | Notice
+    | RunStopping
+)
 Listener = Callable[[RunEvent], None]
 
 
@@ -101,6 +137,12 @@ class Counter:
     in_queue: int = 0
     running: int = 0
     downloading: int = 0
+    found: int = 0
+    """Submits without an answer whose requests were found."""
+    trouble: str = ""
+    """Why fal's request list could not be read at the latest look."""
+    _lost: set[int] = field(default_factory=set, compare=False)
+    """Jobs that became unknown in this run and were not found yet."""
 
     def __call__(self, event: RunEvent) -> None:
         match event:
@@ -117,9 +159,16 @@ class Counter:
                 self.refusals += 1
             case JobTriedAgain():
                 self.further_attempts += 1
+            case Reconciled(found=found, trouble=trouble, jobs=jobs):
+                self.found += found
+                self.ended[State.UNKNOWN] = self.ended.get(State.UNKNOWN, 0) - len(self._lost & jobs)
+                self._lost -= jobs
+                self.trouble = trouble
             case JobEnded(state=State.SUBMITTED | State.COMPLETED):
                 self.stuck += 1
-            case JobEnded(state=state):
+            case JobEnded(state=state, job_id=job_id):
+                if state is State.UNKNOWN:
+                    self._lost.add(job_id)
                 self.ended[state] = self.ended.get(state, 0) + 1
             case _:
                 pass
@@ -148,6 +197,8 @@ class Counter:
             further_attempts=self.further_attempts,
             refusals=self.refusals,
             status_calls=self.status_calls,
+            found=self.found,
+            reconcile_trouble=self.trouble,
             seconds=round(seconds, 3),
             stopped_by=stopped_by,
         )

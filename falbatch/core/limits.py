@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -110,17 +111,56 @@ def _failure_limit(value: Any) -> FailureLimit | None:
     raise AssertionError  # pydantic words it; Checker says what is expected instead
 
 
+def _unit_price(value: Any) -> Decimal | dict[str, Decimal] | None:
+    if isinstance(value, dict):
+        if not value:
+            raise AssertionError
+        return {str(endpoint): _dollars(price) for endpoint, price in value.items()}
+    return None if value is None else _dollars(value)
+
+
+def _limit(value: Any) -> Decimal | None:
+    return None if value is None else _dollars(value)
+
+
+def _dollars(value: Any) -> Decimal:
+    """Exactly as written: through the number's own text, not its binary form."""
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= DOLLARS_MOST:
+        raise AssertionError  # pydantic words it; Checker says what is expected instead
+    return Decimal(str(value))
+
+
+DOLLARS_MOST: Final = 1_000_000_000
+"""Above that an amount is a slip of the keyboard, and NaN is none."""
+
+
 class BudgetSpec(Section):
     """What ends a run early."""
 
-    later: ClassVar = {
-        "max_cost": "remove it; try a few items first with --limit",
-        "unit_price": "remove it; prices are not reckoned yet",
-    }
-
+    max_cost: Annotated[Decimal | None, BeforeValidator(_limit), Expected("US dollars")] = None
+    """What the batch may cost over all its runs, in US dollars; None: no limit."""
+    unit_price: Annotated[
+        Decimal | dict[str, Decimal] | None,
+        BeforeValidator(_unit_price),
+        Expected("US dollars per billable unit, or endpoints with theirs"),
+    ] = None
+    """US dollars per billable unit, of all endpoints or by endpoint; None asks fal."""
     max_failures: Annotated[
         FailureLimit | None,
         BeforeValidator(_failure_limit),
         Expected('a whole number of jobs, or a share such as "5%"'),
     ] = None
     """Failures after which nothing more is submitted; None goes on to the end."""
+    max_equal_failures: Annotated[
+        # An input that every job shares is wrong: the twentieth 422 in a row teaches nothing and may be billed.
+        int | None,
+        Field(ge=1, le=1_000_000),
+        Expected("a whole number from 1, or null for no limit"),
+    ] = 20
+    """Equal failures in a row on one endpoint after which nothing more is submitted; None goes on to the end."""
+
+    def price_of(self, endpoint: str) -> Decimal | None:
+        """The user's own price of a unit, None where there is none."""
+        return self.unit_price.get(endpoint) if isinstance(self.unit_price, dict) else self.unit_price

@@ -34,6 +34,8 @@ _PLAIN: Final = re.compile(f"{_WORDS}(?:/{_WORDS}){{0,5}}")
 """Names that need no work: at most 6 components of 58 plain characters."""
 _RESERVED: Final = re.compile(r"(?:^|/)(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:/|$)", re.IGNORECASE)
 """Device names of Windows (with an extension they come to `sanitize_filename`, for they hold a dot)."""
+_DEVICE: Final = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?= *(?:\.|$))", re.IGNORECASE)
+"""All device names: `sanitize_filename` does not know CONOUT$, nor that Windows drops the spaces in "con .txt"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def _component(text: str) -> str:
                       for character in text)  # fmt: skip
     cleaned = cleaned.strip(" ").rstrip(". ")  # " CON" is a device name too, once it is stripped
     cleaned = str(sanitize_filename(cleaned, replacement_text="_", platform="universal", max_len=None))
-    cleaned = cleaned.strip(" ").rstrip(". ") or "_"
+    cleaned = _DEVICE.sub(r"\1_", cleaned.strip(" ").rstrip(". ") or "_")
     if cleaned[0] in ".-~":
         cleaned = "_" + cleaned
     if len(cleaned.encode()) <= MAX_COMPONENT_BYTES:

@@ -54,6 +54,8 @@ class Again:
 
     submit: frozenset[int] = frozenset()
     files: frozenset[int] = frozenset()
+    unknown: int = 0
+    """How many of `submit` have no answer yet: each may run, and be charged, a second time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,10 @@ class Plan:
     """The first of the changed jobs."""
     orphaned: tuple[Orphan, ...]
     """The first of the orphans."""
+    resubmitted: int = 0
+    """Jobs that are submitted again although they may have run: each may be charged a second time."""
+    at_risk: int = 0
+    """What those second charges may come to, in nano-dollars; 0 where no price is known."""
 
     def as_json(self) -> dict[str, Any]:
         """The plan's summary as one JSON object with stable field names."""
@@ -135,6 +141,7 @@ class Plan:
             "actions": {action.value: count for action, count in self.actions.items()},
             "changes": {change.value: count for change, count in self.changes.items()},
             "orphaned": self.orphans,
+            "resubmitted_unknown": self.resubmitted,
         }
 
 

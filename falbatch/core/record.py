@@ -41,6 +41,8 @@ class OpenJob:
     """Submits tried so far, refused ones included."""
     failures: int
     """Requests that failed since the job was planned or reopened."""
+    reserved: int = 0
+    """Nano-dollars reserved for the latest attempt."""
     request: RequestOnRecord | None = None
     """The latest request, where the job is at fal or its result is stored."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from falbatch.core.money import NANO
 from falbatch.core.state import State
 from falbatch.errors import ExitCode
 
@@ -54,6 +55,26 @@ class UnknownJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Money:
+    """What a batch costs, in nano-dollars, over all its runs."""
+
+    spent: int = 0
+    """What ended requests cost, where a price is known."""
+    reserved: int = 0
+    """For requests at fal, and for submits without an answer."""
+    mean: int | None = None
+    """Of one finished job; None before one was priced."""
+    unpriced: int = 0
+    """Requests whose cost is not known, for want of a price."""
+
+    def projected(self, jobs_left: int) -> int | None:
+        """What the whole batch will have cost, at the mean so far; None where nothing can be said."""
+        if jobs_left and self.mean is None:
+            return None
+        return self.spent + self.reserved + jobs_left * (self.mean or 0)
+
+
+@dataclass(frozen=True, slots=True)
 class BatchStatus:
     """All that one state file says, at one moment."""
 
@@ -72,6 +93,7 @@ class BatchStatus:
     unknown: tuple[UnknownJob, ...] = ()
     stuck: tuple[FailureGroup, ...] = ()
     """Open jobs that an earlier run could not take further, by reason."""
+    money: Money = field(default_factory=Money)
 
     @property
     def total(self) -> int:
@@ -81,6 +103,11 @@ class BatchStatus:
     def count(self, *states: State) -> int:
         """Jobs in any of `states`."""
         return sum(self.counts.get(state, 0) for state in states)
+
+    @property
+    def projected(self) -> int | None:
+        """Nano-dollars that the whole batch will have cost; None where nothing can be said."""
+        return self.money.projected(self.count(State.PLANNED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +121,10 @@ class RunTally:
     refusals: int = 0
     """429 answers to submits."""
     status_calls: int = 0
+    found: int = 0
+    """Submits without an answer whose requests were found at fal."""
+    reconcile_trouble: str = ""
+    """Why fal's request list could not be read, "" when it could or nobody had to."""
     seconds: float = 0.0
     stopped_by: str = ""
     """Why the run ended before its work did ("" when it did not): SIGINT, a limit, fal unreachable …"""
@@ -135,10 +166,18 @@ def status_json(status: BatchStatus) -> dict[str, Any]:
         "bytes": status.bytes,
         "executions": status.executions,
         "billable_units": status.billable_units,
+        "spent": _dollars(status.money.spent),
+        "reserved": _dollars(status.money.reserved),
+        "projected": _dollars(status.projected),
+        "unpriced_requests": status.money.unpriced,
         "failures": [{**asdict(group), "advice": group.advice} for group in status.failures],
         "stuck": [asdict(group) for group in status.stuck],
         "unknown": [asdict(job) for job in status.unknown],
     }
+
+
+def _dollars(nano: int | None) -> float | None:
+    return None if nano is None else nano / NANO
 
 
 def exit_code_of(status: BatchStatus, *, whole_run: bool = True) -> ExitCode:

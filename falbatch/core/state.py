@@ -44,6 +44,8 @@ class Event(StrEnum):
     """Refused for good (404, 422 at submit …)."""
     NO_ANSWER = "no_answer"
     ACCEPTED = "accepted"
+    FOUND = "found"
+    """The request of a submit without an answer was found in fal's own list."""
     ATTEMPT_FAILED = "attempt_failed"
     """The request failed in a way worth another attempt."""
     REQUEST_FAILED = "request_failed"
@@ -72,6 +74,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.COMPLETED, Event.FILES_GONE): State.FAILED,
     (State.FAILED, Event.REOPENED): State.PLANNED,
     (State.CANCELLED, Event.REOPENED): State.PLANNED,
+    (State.UNKNOWN, Event.FOUND): State.SUBMITTED,
     (State.UNKNOWN, Event.REOPENED): State.PLANNED,
     (State.DONE, Event.FILES_WANTED): State.COMPLETED,
     (State.FAILED, Event.FILES_WANTED): State.COMPLETED,

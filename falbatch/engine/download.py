@@ -92,7 +92,7 @@ class Downloader:
         except WireError as error:
             return await self._without_files(job, error)
         await self._store.record(changes.FilesStored(job.job_id, self._clock.unix_s()))
-        self._listen(JobEnded(job.job_id, job.key, job.name, State.DONE))
+        self._listen(JobEnded(job.job_id, job.key, job.name, State.DONE, None, job.endpoint))
         return replace(job, state=State.DONE)
 
     async def _have(self, job: OpenJob, want: _Wanted, known: StoredFile | None) -> None:
@@ -101,7 +101,7 @@ class Downloader:
             return
         fetched = await self._fetch(want, part)
         beside = {file.path.casefold() for file in self._store.files_of(job.job_id) if file.place != want.place}
-        path = self._free_path(job, want, fetched.extension, beside)
+        path = await self._free_path(job, want, fetched, beside)
         await self._store.record(
             changes.FileReady(
                 job.job_id,
@@ -157,16 +157,22 @@ class Downloader:
             attempts=TRIES,
         )
 
-    def _free_path(self, job: OpenJob, want: _Wanted, extension: str, beside: set[str]) -> str:
+    async def _free_path(self, job: OpenJob, want: _Wanted, fetched: FetchedFile, beside: set[str]) -> str:
         """The path of a file; another than the plain one when that is another job's, nobody's we know of, or one of
-        `beside`, the job's other files: a sidecar may lie beside a file that is JSON too."""
+        `beside`, the job's other files: a sidecar may lie beside a file that is JSON too. A file of nobody's with the
+        very same bytes is ours from a time that the state file has lost."""
         key = job.key.hex()[:8]
         for number in count(0):
             apart = "" if number == 0 else key if number == 1 else f"{key}-{number}"
-            path = artifact_path(job.name, want.place, want.of, extension, apart=apart)
+            path = artifact_path(job.name, want.place, want.of, fetched.extension, apart=apart)
+            if path.casefold() in beside:
+                continue
             owner = self._owner(path)
-            is_nobodys = owner is None and not self._files.is_taken(path)
-            if path.casefold() not in beside and (is_nobodys or owner == job.job_id):
+            is_free = owner == job.job_id or (owner is None and not self._files.is_taken(path))
+            if not is_free and owner is None:
+                is_free = await self._files.holds(path, size_bytes=fetched.size_bytes, sha256=fetched.sha256)
+                is_free = is_free and self._owner(path) is None
+            if is_free:
                 self._taken[path.casefold()] = job.job_id
                 return path
         raise AssertionError("count() has no end")
@@ -180,14 +186,14 @@ class Downloader:
         match download_verdict(error):
             case DownloadVerdict.AGAIN:
                 await self._store.record(changes.Stuck(job.job_id, at, failure))
-                self._listen(JobEnded(job.job_id, job.key, job.name, State.COMPLETED, failure))
+                self._listen(JobEnded(job.job_id, job.key, job.name, State.COMPLETED, failure, job.endpoint))
                 return job
             case DownloadVerdict.GONE:
                 failure = Failure("file_gone", f"the result's link is dead: {error}", failure.http_status)
             case DownloadVerdict.REFUSED:
                 failure = Failure("file_refused", f"the result's file is not taken: {error}", failure.http_status)
         await self._store.record(changes.FilesGone(job.job_id, at, failure))
-        self._listen(JobEnded(job.job_id, job.key, job.name, State.FAILED, failure))
+        self._listen(JobEnded(job.job_id, job.key, job.name, State.FAILED, failure, job.endpoint))
         return replace(job, state=State.FAILED)
 
 

@@ -11,19 +11,23 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
 
 from falbatch.core.backoff import BackoffPolicy
-from falbatch.core.events import JobEnded, JobMoved, Listener, RunEvent, RunStopping
+from falbatch.core.breaker import OWN_TROUBLE, Streak
+from falbatch.core.classify import Failure
+from falbatch.core.events import JobEnded, JobMoved, Listener, ResultCame, RunEvent, RunStopping
 from falbatch.core.pacing import Rate, RetryBudget, Window
 from falbatch.core.record import OpenJob, StoredResult
 from falbatch.core.state import State
 from falbatch.engine.download import Downloader
 from falbatch.engine.gate import GateClosed, SubmitGate
 from falbatch.engine.reach import Reach
+from falbatch.engine.reconcile import Reconciler
 from falbatch.engine.result import ResultReader
 from falbatch.engine.submit import Stop, Submitter
 from falbatch.engine.wait import PollScheduler
@@ -32,7 +36,8 @@ from falbatch.errors import FalbatchError, LimitReached
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from falbatch.engine.ports import Clock, Files, Queue, Store
+    from falbatch.engine.ports import Clock, Files, Queue, RequestList, Store
+    from falbatch.engine.spending import Spending
 
 CHUNK: Final = 256
 """Planned jobs read from the state file at a time."""
@@ -40,6 +45,16 @@ CHUNK: Final = 256
 DOWNLOADS_AHEAD: Final = 8
 """Jobs per download slot that may wait for their files before the feeder pauses: bounds memory when the disk or
 the line is slower than fal."""
+
+
+class Scope(Enum):
+    """What a run is to do."""
+
+    ALL = auto()
+    PAID = auto()
+    """Bring home what was paid for; submit nothing."""
+    FILES = auto()
+    """Fetch files of stored results; ask fal nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +74,17 @@ class ExecuteSettings:
     backoff: BackoffPolicy = field(default_factory=BackoffPolicy)
     max_failures: int | None = None
     """Failed jobs in this run above which nothing more is submitted; None: no limit."""
+    max_equal_failures: int | None = 20
+    """Equal failures in a row on one endpoint after which nothing more is submitted; None: no limit."""
+    max_cost_nano: int | None = None
+    """Nano-dollars that the batch may cost over all its runs; None: no limit."""
     sidecar: bool = False
     """Write the whole result beside the files."""
-    with_submits: bool = True
-    """False only fetches files of stored results: nothing is submitted and nothing waited for."""
+    scope: Scope = Scope.ALL
     with_files: bool = True
     """False leaves results in the state file and fetches nothing."""
+    reconcile_s: float | None = None
+    """How long submits without an answer are looked for, in seconds; None: by how long such jobs take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +93,11 @@ class Deps:
 
     store: Store
     queue: Queue
+    requests: RequestList
     files: Files
     clock: Clock
     listen: Listener
+    spending: Spending
 
 
 class Execution:
@@ -87,6 +109,11 @@ class Execution:
         self._stop = stop
         self._bug: Exception | None = None
         self._failed = 0
+        self._streaks: dict[str, Streak] = {}
+        self._living = 0
+        self._is_fed = False
+        self._changed = anyio.Event()
+        """Set when a job became unknown, and when the last one ended: the reconciler has something to think about."""
         self._fetching = 0
         self._fetched = anyio.Event()
         self.halted_by: FalbatchError | None = None
@@ -100,11 +127,13 @@ class Execution:
         rate = Rate(settings.submits_per_s)
         reach = Reach(deps.clock)
         self._gate = SubmitGate(deps.clock, window=window, rate=rate, backoff=settings.backoff, budget=budget)
+        self._gate.is_shut = settings.scope is not Scope.ALL
         self._submitter = Submitter(
             store=deps.store,
             queue=deps.queue,
             clock=deps.clock,
             gate=self._gate,
+            spending=deps.spending,
             reach=reach,
             stop=stop,
             listen=self._heard,
@@ -123,6 +152,7 @@ class Execution:
             clock=deps.clock,
             polls=self._polls,
             gate=self._gate,
+            spending=deps.spending,
             reach=reach,
             backoff=settings.backoff,
             attempts=settings.attempts,
@@ -136,6 +166,16 @@ class Execution:
             at_once=settings.downloads,
             sidecar=settings.sidecar,
             listen=self._heard,
+        )
+        self._reconciler = Reconciler(
+            store=deps.store,
+            requests=deps.requests,
+            queue=deps.queue,
+            clock=deps.clock,
+            spending=deps.spending,
+            polls=self._polls,
+            patience=settings.reconcile_s,
+            listen=deps.listen,
         )
 
     @property
@@ -152,10 +192,14 @@ class Execution:
             async with anyio.create_task_group() as background:
                 background.start_soon(self._polls.run, background)
                 async with anyio.create_task_group() as jobs:
+                    if self._settings.scope is not Scope.FILES:
+                        jobs.start_soon(self._reconcile, jobs)
                     try:
                         await self._feed(jobs)
                     except FalbatchError as error:
                         self._halt(error)
+                    self._is_fed = True
+                    self._notify()
                 background.cancel_scope.cancel()
         if self._bug is not None:
             raise self._bug
@@ -178,16 +222,17 @@ class Execution:
         # One of these may become `planned` again by a failed attempt: its own coroutine goes on with it, not another.
         begun = {job.job_id for job in paid}
         for job in paid:
-            is_wanted = self._settings.with_files if job.state is State.COMPLETED else self._settings.with_submits
+            has_result = job.state is State.COMPLETED
+            is_wanted = self._settings.with_files if has_result else self._settings.scope is not Scope.FILES
             if not is_wanted:
                 continue
-            if job.state is State.SUBMITTED:
-                self._gate.take_slot()
-            else:
+            if has_result:
                 await self._room_for_downloads()
-            group.start_soon(self._live, job)
+            else:
+                self._gate.take_slot()
+            self._begin(group, job)
             await anyio.lowlevel.checkpoint()  # lets it begin, so that the next look at the room counts it
-        last = -1 if self._settings.with_submits else sys.maxsize
+        last = -1 if self._settings.scope is Scope.ALL else sys.maxsize
         while chunk := self._deps.store.planned_after(last, CHUNK):
             for job in chunk:
                 last = job.seq if job.seq is not None else last
@@ -196,7 +241,32 @@ class Execution:
                 await self._room_for_downloads()
                 if not await self._gate.slot():
                     return
-                group.start_soon(self._live, job)
+                self._begin(group, job)
+
+    def _begin(self, group: TaskGroup, job: OpenJob) -> None:
+        self._living += 1
+        group.start_soon(self._live, job)
+
+    async def _reconcile(self, group: TaskGroup) -> None:
+        """Look for submits without an answer until all jobs have ended and nothing more can be hoped for."""
+        try:
+            while True:
+                wait_s = self._reconciler.wait_s()
+                if wait_s is None and self._is_fed and self._living == 0:
+                    return
+                if wait_s is None or wait_s > 0:
+                    with anyio.move_on_after(wait_s):
+                        await self._changed.wait()
+                    continue
+                for job in await self._reconciler.look():
+                    self._gate.take_slot()
+                    self._begin(group, job)
+        except FalbatchError as error:
+            self._halt(error)
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
     async def _room_for_downloads(self) -> None:
         while self._fetching >= DOWNLOADS_AHEAD * self._settings.downloads:
@@ -220,6 +290,11 @@ class Execution:
             self._halt(error)
         except Exception as bug:  # noqa: BLE001  (one job's bug must not keep the others from coming home)
             self._bug = self._bug or bug
+            self._deps.spending.wait_no_more()
+        finally:
+            self._living -= 1
+            if self._living == 0:
+                self._notify()
 
     async def _to_result(self, job: OpenJob) -> tuple[OpenJob, StoredResult | None]:
         """Submit and wait, with further attempts as they are granted."""
@@ -253,8 +328,20 @@ class Execution:
     def _heard(self, event: RunEvent) -> None:
         """Pass an event on; close the gate when too many jobs have failed."""
         self._deps.listen(event)
-        if not isinstance(event, JobEnded) or event.state is not State.FAILED:
-            return
+        match event:
+            case ResultCame(endpoint=endpoint):
+                self._streaks.pop(endpoint, None)
+            case JobEnded(state=State.UNKNOWN):
+                self._reconciler.noticed()
+                self._notify()
+            case JobEnded(state=State.FAILED, failure=Failure() as failure, endpoint=endpoint):
+                self._count_failure(endpoint, failure)
+            case _:
+                pass
+
+    def _count_failure(self, endpoint: str, failure: Failure) -> None:
+        if self._gate.is_shut:
+            return  # these limits are about what is submitted
         self._failed += 1
         limit = self._settings.max_failures
         if limit is not None and self._failed > limit:
@@ -262,6 +349,20 @@ class Execution:
                 LimitReached(
                     f"{self._failed} jobs failed in this run, more than budget.max_failures allows ({limit})",
                     advice="What is at fal was brought home. Look at the failures, then run again or raise the limit.",
+                )
+            )
+        if failure.error_type in OWN_TROUBLE:
+            return
+        streak = self._streaks.get(endpoint, Streak()).failed(failure)
+        self._streaks[endpoint] = streak
+        row = self._settings.max_equal_failures
+        if row is not None and streak.length >= row:
+            self._gate.close(
+                LimitReached(
+                    f"the last {streak.length} jobs on {endpoint} all failed alike: {streak.error_type},"
+                    f" {failure.message}",
+                    advice="What is at fal was brought home. Fix the cause, then run again; budget.max_equal_failures"
+                    " sets how many are too many.",
                 )
             )
 

@@ -37,13 +37,20 @@ class SubmitGate:
         self.in_flight = 0
         self.closed_by: FalbatchError | None = None
         """Why nothing is submitted any more; polling and downloads go on."""
+        self.is_shut = False
+        """True in a run that is not to submit anything, which is no reason to complain."""
         self._changed = anyio.Event()
+
+    @property
+    def is_closed(self) -> bool:
+        """True when nothing is submitted any more in this run."""
+        return self.is_shut or self.closed_by is not None
 
     async def slot(self) -> bool:
         """Wait for room in the window and take it. False when the gate is closed for good."""
-        while self.closed_by is None and self.in_flight >= self.window.room:
+        while not self.is_closed and self.in_flight >= self.window.room:
             await self._changed.wait()
-        if self.closed_by is not None:
+        if self.is_closed:
             return False
         self.in_flight += 1
         return True
@@ -61,7 +68,7 @@ class SubmitGate:
         """Wait until one submit may leave. Raises `GateClosed`."""
         has_slot = False
         while True:
-            if self.closed_by is not None:
+            if self.is_closed:
                 raise GateClosed
             pause_s = self.cool_down.wait_s(self._clock.now_s())
             if pause_s > 0:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from falbatch.core.changes import Change
+    from falbatch.core.reconcile import Listed, LostSubmit
     from falbatch.core.record import OpenJob, RequestOnRecord, StoredFile, StoredResult
 
 
@@ -66,6 +69,23 @@ class Queue(Protocol):
         ...
 
 
+class ListedPage(Protocol):
+    """A page of fal's request list."""
+
+    @property
+    def items(self) -> Sequence[Listed]: ...
+    @property
+    def next_cursor(self) -> str | None: ...
+
+
+class RequestList(Protocol):
+    """fal's own list of requests (fal-protocol §11.5): ended ones, with a lag, inputs only where they are kept."""
+
+    async def page(self, endpoint: str, *, since: float, cursor: str | None) -> ListedPage:
+        """Requests to `endpoint` since the Unix time `since`. One exchange. Raises `WireError`."""
+        ...
+
+
 class Store(Protocol):
     """The state file (design §5)."""
 
@@ -78,6 +98,19 @@ class Store(Protocol):
     def result_of(self, job_id: int) -> StoredResult | None: ...
     def files_of(self, job_id: int) -> list[StoredFile]: ...
     def path_owner(self, path: str) -> int | None: ...
+    def lost_submits(self) -> list[LostSubmit]:
+        """Submits without an answer, in jobs of the manifest or not."""
+        ...
+
+    def known_requests(self, request_ids: Collection[str]) -> set[str]:
+        """Those of `request_ids` that are on record."""
+        ...
+
+    def is_under_way(self, endpoint: str, input_json: bytes) -> bool:
+        """True while a submit of this very input waits for its answer."""
+        ...
+
+    def job(self, job_id: int) -> OpenJob: ...
 
 
 class FetchedFile(Protocol):

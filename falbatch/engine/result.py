@@ -13,13 +13,15 @@ from falbatch.core.events import JobEnded, JobTriedAgain, Listener, ResultCame
 from falbatch.core.state import Event, State
 from falbatch.engine.repeat import repeat
 from falbatch.engine.wait import NOT_YET_S, PollScheduler
-from falbatch.errors import HttpError, TransportError, WireError
+from falbatch.errors import CredentialsError, HttpError, TransportError, WireError
+from falbatch.faultpoints import fault_point
 
 if TYPE_CHECKING:
     from falbatch.core.record import OpenJob, RequestOnRecord
     from falbatch.engine.gate import SubmitGate
     from falbatch.engine.ports import Clock, Progress, Queue, Result, Store
     from falbatch.engine.reach import Reach
+    from falbatch.engine.spending import Spending
 
 READS: Final = 40
 """Tries to read one result before it is left for the next run: at the default back-off a little longer than the run's
@@ -48,6 +50,7 @@ class ResultReader:
         clock: Clock,
         polls: PollScheduler,
         gate: SubmitGate,
+        spending: Spending,
         reach: Reach,
         backoff: BackoffPolicy,
         attempts: int,
@@ -58,6 +61,7 @@ class ResultReader:
         self._clock = clock
         self._polls = polls
         self._gate = gate
+        self._spending = spending
         self._reach = reach
         self._backoff = backoff
         self._attempts = attempts
@@ -67,7 +71,7 @@ class ResultReader:
         """`job` after its request ended: `completed` with its result, `planned` (another attempt is due after the
         pause that was waited here), `failed`, `cancelled`, or still `submitted` when it could not be read.
 
-        Raises `CredentialsError` (from a status call), `FalUnreachable`.
+        A key that is refused closes the gate; what is being downloaded goes on. Raises `FalUnreachable`.
         """
         pause_s = 0.0
         looks = {
@@ -83,7 +87,10 @@ class ResultReader:
                 )
             except WireError as error:
                 # Whatever a status call answers is no outcome of the job (fal-protocol §13.1).
-                return await self._stuck(job, error), None
+                return await self._stuck(job, failure_of(error)), None
+            except CredentialsError as error:
+                self._gate.close(error)
+                return await self._stuck(job, Failure("key_refused", str(error))), None
             try:
                 result = await self._read(request)
             except WireError as error:
@@ -92,6 +99,7 @@ class ResultReader:
                     pause_s = NOT_YET_S
                     continue
                 return await self._without_result(job, request, error, verdict), None
+            fault_point("result.answered")
             return await self._store_result(job, request, result, progress), result
         raise AssertionError("count() has no end")
 
@@ -123,6 +131,7 @@ class ResultReader:
     async def _store_result(
         self, job: OpenJob, request: RequestOnRecord, result: Result, progress: Progress | None
     ) -> OpenJob:
+        cost = self._spending.settle(job, result.billable_units)
         await self._store.record(
             changes.ResultStored(
                 job.job_id,
@@ -132,9 +141,10 @@ class ResultReader:
                 content_type=result.content_type,
                 billable_units=result.billable_units,
                 inference_s=progress.inference_time_s if progress else None,
+                cost=cost,
             )
         )
-        self._listen(ResultCame(job.name, request.request_id))
+        self._listen(ResultCame(job.name, request.request_id, job.endpoint))
         return replace(job, state=State.COMPLETED)
 
     async def _without_result(
@@ -143,7 +153,7 @@ class ResultReader:
         match verdict:
             case ResultVerdict.ASK_AGAIN | ResultVerdict.ACCOUNT:
                 # A key that is refused altogether shows at the next status call, and ends the run there.
-                return await self._stuck(job, error)
+                return await self._stuck(job, failure_of(error))
             case ResultVerdict.GONE:
                 gone = Failure("result_gone", f"fal no longer has request {request.request_id}", 404)
                 return await self._end(job, request, error, Event.REQUEST_FAILED, gone)
@@ -156,11 +166,11 @@ class ResultReader:
             case _:
                 assert_never(verdict)
 
-    async def _stuck(self, job: OpenJob, error: WireError) -> OpenJob:
+    async def _stuck(self, job: OpenJob, failure: Failure) -> OpenJob:
         """Leave the request at fal for another run, with the reason."""
-        failure = failure_of(error)
+        self._spending.lose(job, job.reserved)
         await self._store.record(changes.Stuck(job.job_id, self._clock.unix_s(), failure))
-        self._listen(JobEnded(job.job_id, job.key, job.name, State.SUBMITTED, failure))
+        self._listen(JobEnded(job.job_id, job.key, job.name, State.SUBMITTED, failure, job.endpoint))
         return job
 
     async def _another(self, job: OpenJob, request: RequestOnRecord, error: WireError) -> OpenJob:
@@ -180,13 +190,13 @@ class ResultReader:
         self, job: OpenJob, request: RequestOnRecord, error: WireError, event: Event, failure: Failure
     ) -> OpenJob:
         units = error.billable_units if isinstance(error, HttpError) else None
+        cost = self._spending.settle(job, units, failed_status=failure.http_status or 400)
+        at = self._clock.unix_s()
         await self._store.record(
-            changes.RequestEnded(
-                job.job_id, request.request_id, self._clock.unix_s(), event, failure, billable_units=units
-            )
+            changes.RequestEnded(job.job_id, request.request_id, at, event, failure, billable_units=units, cost=cost)
         )
         states = {Event.REQUEST_CANCELLED: State.CANCELLED, Event.REQUEST_FAILED: State.FAILED}
         state = states.get(event, State.PLANNED)
         if state is not State.PLANNED:
-            self._listen(JobEnded(job.job_id, job.key, job.name, state, failure))
+            self._listen(JobEnded(job.job_id, job.key, job.name, state, failure, job.endpoint))
         return replace(job, state=state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 import anyio
 
@@ -15,13 +16,23 @@ from falbatch.core.record import OpenJob, RequestOnRecord
 from falbatch.core.state import Event, State
 from falbatch.engine.gate import GateClosed, SubmitGate
 from falbatch.engine.repeat import repeat
-from falbatch.errors import CredentialsError, FalUnreachable, HttpError, ReplyError, TransportError, WireError
+from falbatch.errors import (
+    CredentialsError,
+    FalUnreachable,
+    HttpError,
+    LimitReached,
+    ReplyError,
+    TransportError,
+    WireError,
+)
+from falbatch.faultpoints import fault_point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from falbatch.engine.ports import Accepted, Clock, Queue, Store
     from falbatch.engine.reach import Reach
+    from falbatch.engine.spending import Spending
 
 GRACE_S: Final = 10.0
 """How long a submit under way may take after the run was told to stop, to get its request id recorded."""
@@ -94,10 +105,12 @@ class Submitter:
         queue: Queue,
         clock: Clock,
         gate: SubmitGate,
+        spending: Spending,
         reach: Reach,
         stop: Stop,
         listen: Listener,
     ) -> None:
+        self._spending = spending
         self._store = store
         self._queue = queue
         self._clock = clock
@@ -108,6 +121,8 @@ class Submitter:
         self._refused_since_s: float | None = None
         """When the first submit since the last acceptance was refused; None when none was."""
         self._unanswered_in_a_row = 0
+        self._naming: set[str] = set()
+        """Request ids that are being recorded: a server that names one twice must not have a second job take it."""
         self._under_way = anyio.Semaphore(SUBMITS_AT_ONCE, fast_acquire=True)
 
     async def submit(self, job: OpenJob) -> OpenJob:
@@ -119,15 +134,24 @@ class Submitter:
 
         async def try_once() -> OpenJob:
             nonlocal current
-            await self._gate.turn()
-            current = replace(current, attempts=current.attempts + 1)
-            async with self._under_way:
-                if self._stop.reason or self._gate.closed_by is not None:
-                    raise GateClosed
-                with self._stop.shield():
-                    return await self._try(current)
-            # The moment that a stop leaves ran out: the job stays `submitting`, which the next run reads as unknown.
-            raise GateClosed
+            if self._gate.is_closed:
+                raise GateClosed
+            reserved = await self._reserve(current)
+            has_begun = False
+            try:
+                await self._gate.turn()
+                async with self._under_way:
+                    if self._stop.reason or self._gate.is_closed:
+                        raise GateClosed
+                    has_begun = True
+                    current = replace(current, attempts=current.attempts + 1, reserved=reserved)
+                    with self._stop.shield():
+                        return await self._try(current)
+                # The moment that a stop leaves ran out: the job stays `submitting`, for the next run it is unknown.
+                raise GateClosed
+            finally:
+                if not has_begun:
+                    self._spending.release(current, reserved)
 
         return await repeat(
             try_once,
@@ -136,36 +160,41 @@ class Submitter:
             sleep=self._clock.sleep,
         )
 
+    async def _reserve(self, job: OpenJob) -> int:
+        try:
+            return await self._spending.reserve(job)
+        except LimitReached as error:
+            self._gate.close(error)
+            raise GateClosed from error
+
     async def _try(self, job: OpenJob) -> OpenJob:
-        await self._store.record(changes.SubmitStarted(job.job_id, job.attempts, self._clock.unix_s()))
+        await self._store.record(changes.SubmitStarted(job.job_id, job.attempts, self._clock.unix_s(), job.reserved))
         if self._stop.reason:
             stopped = TransportError("the run was stopped before the submit left", sent=False, kind="stopped")
             await self._end(job, stopped, Event.REFUSED)
             raise GateClosed
         sent_at_s = self._clock.now_s()
+        fault_point("submit.leaving")
         try:
             accepted = await self._queue.submit(job.endpoint, job.input_json)
         except WireError as error:
+            fault_point("submit.answered")
             if isinstance(error, ReplyError) and error.request_id:
                 # The body broke, but a header of the success names the request: it is ours, and paid for.
                 return await self._accepted(job, _Rescued(error.request_id), sent_at_s)
             return await self._not_accepted(job, error, sent_at_s)
+        fault_point("submit.answered")
         return await self._accepted(job, accepted, sent_at_s)
 
     async def _accepted(self, job: OpenJob, accepted: Accepted, sent_at_s: float) -> OpenJob:
-        at = self._clock.unix_s()
-        await self._store.record(
-            changes.SubmitAccepted(
-                job.job_id,
-                job.attempts,
-                at,
-                request_id=accepted.request_id,
-                status_url=accepted.status_url,
-                response_url=accepted.response_url,
-                cancel_url=accepted.cancel_url,
-                queue_position=accepted.queue_position,
-            )
-        )
+        if accepted.request_id in self._naming or self._store.known_requests([accepted.request_id]):
+            twice = ReplyError(f"fal's answer names request {accepted.request_id}, which is another submit's")
+            return await self._not_accepted(job, twice, sent_at_s)
+        self._naming.add(accepted.request_id)
+        try:
+            await self._record_acceptance(job, accepted)
+        finally:
+            self._naming.discard(accepted.request_id)
         self._reach.heard()
         self._refused_since_s = None
         self._unanswered_in_a_row = 0
@@ -177,9 +206,23 @@ class Submitter:
             accepted.status_url,
             accepted.response_url,
             accepted.cancel_url,
-            at,
+            self._clock.unix_s(),
         )
         return replace(job, state=State.SUBMITTED, request=request)
+
+    async def _record_acceptance(self, job: OpenJob, accepted: Accepted) -> None:
+        await self._store.record(
+            changes.SubmitAccepted(
+                job.job_id,
+                job.attempts,
+                self._clock.unix_s(),
+                request_id=accepted.request_id,
+                status_url=accepted.status_url,
+                response_url=accepted.response_url,
+                cancel_url=accepted.cancel_url,
+                queue_position=accepted.queue_position,
+            )
+        )
 
     async def _not_accepted(self, job: OpenJob, error: WireError, sent_at_s: float) -> OpenJob:
         verdict = submit_verdict(error)
@@ -241,11 +284,22 @@ class Submitter:
 
     async def _end(self, job: OpenJob, error: WireError, event: Event) -> OpenJob:
         failure = failure_of(error)
-        if isinstance(error, HttpError) and error.request_id:
-            failure = replace(failure, message=f"{failure.message} (request {error.request_id})")
+        named_id = error.request_id.lower() if isinstance(error, HttpError) and _is_uuid(error.request_id) else ""
         at = self._clock.unix_s()
-        await self._store.record(changes.SubmitNotAccepted(job.job_id, job.attempts, at, event, failure))
+        await self._store.record(changes.SubmitNotAccepted(job.job_id, job.attempts, at, event, failure, named_id))
+        if event is Event.NO_ANSWER:
+            self._spending.lose(job, job.reserved)
+        else:
+            self._spending.release(job, job.reserved)
         state = {Event.REJECTED: State.FAILED, Event.NO_ANSWER: State.UNKNOWN}.get(event, State.PLANNED)
         if state is not State.PLANNED:
-            self._listen(JobEnded(job.job_id, job.key, job.name, state, failure))
+            self._listen(JobEnded(job.job_id, job.key, job.name, state, failure, job.endpoint))
         return replace(job, state=state)
+
+
+def _is_uuid(text: str) -> bool:
+    """fal's request ids are; anything else in that header names nothing that could be asked for."""
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False

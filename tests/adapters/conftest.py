@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import subprocess
 import time
@@ -50,6 +51,25 @@ def item(seq: int, prompt: str | None = None, *, name: str | None = None, **more
         label=more.get("label", ""),
         origin=f"m.yaml:{seq}",
     )
+
+
+@pytest.fixture(scope="session")
+def lives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of state files with a past: see `tests/adapters/damage.py`."""
+    from tests.adapters.damage import live_through
+
+    return live_through(tmp_path_factory.mktemp("lives"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Callable[[Path], Path]:
+    """Makes a copy of a folder; returns the state file in it."""
+    number = itertools.count()
+
+    def make(folder: Path) -> Path:
+        return shutil.copytree(folder, tmp_path / str(next(number))) / "falbatch.db"
+
+    return make
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from falbatch.adapters import fetch
 from falbatch.adapters.fetch import Claims, Fetched, Fetcher, meta_path
 from falbatch.errors import HttpError, ReplyError, TransportError, WireError
 from falbatch.fal.transport import Transport, TransportSettings
@@ -474,24 +473,6 @@ async def test_a_signature_in_a_url_travels_as_it_is_and_is_never_said(
         with pytest.raises(WireError) as caught:
             await fetcher.fetch(_claims(url), part)
         assert "sig=" not in str(caught.value)
-
-
-async def test_a_file_that_is_too_large_is_refused_announced_or_not(
-    site: Site, fetcher: Fetcher, part: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fetch, "BYTES_MOST", 1_000)
-
-    async def endless(peer: Peer, asked: Asked) -> None:
-        await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        while True:
-            await peer.send(b"40\r\n" + b"x" * 64 + b"\r\n")
-
-    for answer in (whole(TEXT), endless):
-        with pytest.raises(TransportError) as caught:
-            await fetcher.fetch(_claims(site.put("/a", answer)), part)
-        assert caught.value.kind == "refused_size"
-    site.put("/a", whole(b"x" * 1_000))
-    assert (await fetcher.fetch(_claims(f"{site.origin}/a"), part)).size_bytes == 1_000
 
 
 async def test_a_server_that_is_not_there_is_a_wire_error(fetcher: Fetcher, part: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from falbatch.adapters.fetch import Fetcher, meta_path
 from falbatch.adapters.files import OutputFolder, make_folder
+from falbatch.adapters.limits import FetchLimits
 from falbatch.core.classify import DownloadVerdict, download_verdict
 from falbatch.errors import DiskFull, ExitCode, HttpError, OutputError, TransportError
 from tests.adapters.conftest import Site, cut, resumable, whole
@@ -273,7 +274,8 @@ async def test_a_file_in_the_way_of_a_folder_is_an_output_error(files: OutputFol
 
 
 async def test_a_full_disk_is_told_apart_and_can_be_mended(site: Site, opener: Transport, tiny_disk: TinyDisk) -> None:
-    files = OutputFolder(tiny_disk.path, Fetcher(opener, allow_http=True))
+    to_the_last_byte = FetchLimits(free_least_bytes=0)
+    files = OutputFolder(tiny_disk.path, Fetcher(opener, allow_http=True, limits=to_the_last_byte))
     body = TEXT * 100
     url = site.put("/x.txt", resumable(body, '"1"'))
     for attempt in (
@@ -293,6 +295,18 @@ async def test_a_full_disk_is_told_apart_and_can_be_mended(site: Site, opener: T
     await files.fetch(url, ".a.part", size_bytes=None, content_type=None)
     assert site.asked[-1].headers["if-range"] == '"1"'
     assert (tiny_disk.path / ".a.part").read_bytes() == body
+
+
+async def test_downloads_leave_room_to_record_what_is_paid_for(
+    site: Site, opener: Transport, tiny_disk: TinyDisk
+) -> None:
+    tiny_disk.resize(1536)
+    small = FetchLimits(free_least_bytes=1024 * 1024)
+    files = OutputFolder(tiny_disk.path, Fetcher(opener, allow_http=True, limits=small))
+    url = site.put("/x.txt", whole(TEXT * 500))
+    with pytest.raises(DiskFull, match="no space left"):
+        await files.fetch(url, ".a.part", size_bytes=None, content_type=None)
+    (tiny_disk.path / "state").write_bytes(b"\0" * 768 * 1024)
 
 
 def test_making_the_output_folder_leaves_nothing_in_it(tmp_path: Path) -> None:

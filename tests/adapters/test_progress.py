@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from falbatch.adapters import progress
-from falbatch.adapters.progress import ProgressDisplay
-from falbatch.core.events import Counter, JobEnded, JobMoved, JobSubmitted, RunStopping, SubmitPaused
+from falbatch.adapters.progress import ProgressDisplay, words_of
+from falbatch.core.events import (
+    Counter,
+    JobEnded,
+    JobMoved,
+    JobSubmitted,
+    Notice,
+    Polled,
+    Reconciled,
+    RunStopping,
+    SubmitPaused,
+)
 from falbatch.core.model import JobKey
 from falbatch.core.state import State
 
@@ -151,3 +161,54 @@ def test_a_run_that_fails_still_ends_its_bar() -> None:
     with pytest.raises(KeyboardInterrupt), ProgressDisplay(Counter(total=2), stream=stream, is_terminal=True):
         raise KeyboardInterrupt
     assert stream.getvalue().endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (Reconciled(2, 0, 0.0), "looked for submits without an answer: 2 found, 0 still unknown"),
+        (
+            Reconciled(0, 3, 61.0),
+            "looked for submits without an answer: 0 found, 3 still unknown; looking on for up to 1 min 1 s",
+        ),
+        (
+            Reconciled(0, 1, 0.0, "GET: answer 503"),
+            "looked for submits without an answer: 0 found, 1 still unknown (GET: answer 503)",
+        ),
+        (Notice("the state file was mended"), "note: the state file was mended"),
+        (Polled(), ""),
+    ],
+)
+def test_what_is_said_in_a_line_of_its_own(event: RunEvent, words: str) -> None:
+    assert words_of(event) == words
+    assert (words in _lines([event])) == bool(words)
+
+
+def test_a_terminal_that_goes_away_is_written_to_no_more() -> None:
+    """Before the bar, or in the middle of it."""
+    for is_gone_early in (True, False):
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 120))
+        counter = Counter(total=10)
+        stream = os.fdopen(theirs, "w", encoding="utf-8", buffering=1)
+        if is_gone_early:
+            os.close(ours)
+        with ProgressDisplay(counter, stream=stream, is_terminal=True) as display:
+            if not is_gone_early:
+                os.close(ours)
+            for event in EVENTS:
+                counter(event)
+                display(event)
+            display(RunStopping("SIGHUP"))
+        with suppress(OSError):
+            stream.close()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False, None])
+def test_without_a_stderr_nothing_is_shown_and_nothing_breaks(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool | None
+) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    counter = Counter(total=10)
+    _run(ProgressDisplay(counter, is_terminal=is_terminal), counter, [*EVENTS, RunStopping("SIGTERM")])

@@ -127,7 +127,7 @@ def test_damage_is_found_at_open_and_said_with_advice(
     with pytest.raises(StateError, match=r"falbatch\.db: the state file is damaged \(") as caught:
         opener(state)
     assert caught.value.exit_code is ExitCode.STATE
-    assert "Restore it from a copy" in caught.value.advice
+    assert "puts it together again" in caught.value.advice
     assert state.read_bytes() == before
 
 

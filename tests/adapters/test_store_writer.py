@@ -132,6 +132,8 @@ def _change(event: Event) -> Change | None:
             return accepted(1)[1]
         case Event.REFUSED | Event.REJECTED | Event.NO_ANSWER:
             return SubmitNotAccepted(1, 1, AT, event, FAILURE)
+        case Event.FOUND:
+            return changes.RequestFound(1, 1, AT, "f-1", AT)
         case Event.ATTEMPT_FAILED | Event.REQUEST_FAILED | Event.REQUEST_CANCELLED:
             return RequestEnded(1, "r-1-1", AT, event, FAILURE)
         case Event.RESULT_STORED:

@@ -110,5 +110,35 @@ def test_an_endpoint_that_is_none_is_refused(tmp_path: Path) -> None:
         anyio.run(lambda: _first(falbatch.map("flux", INPUTS, state=tmp_path / "x.db")))
 
 
+def test_an_answer_that_was_lost_is_found_and_yields_its_result(fal: SandboxProcess, tmp_path: Path) -> None:
+    fal.add_faults([{"on": "submit", "do": "drop_after", "nth": 2}])
+    found = outcomes(tmp_path)
+    assert [outcome.is_ok for outcome in found] == [True] * 6
+    assert fal.ledger()["count"] == 6
+
+
+def test_an_input_without_an_answer_is_an_outcome_that_comes_last(fal: SandboxProcess, tmp_path: Path) -> None:
+    fal.add_faults([{"on": "submit", "do": "drop_before", "nth": 2}])
+    limits = falbatch.Limits(reconcile_s=0.5)
+
+    async def collect() -> list[falbatch.Outcome]:
+        stream = falbatch.map(ENDPOINT, INPUTS, state=tmp_path / "x.db", limits=limits)
+        return [outcome async for outcome in stream]
+
+    *others, last = anyio.run(collect)
+    assert last.state is falbatch.State.UNKNOWN
+    assert not last.is_ok
+    assert [outcome.is_ok for outcome in others] == [True] * 5
+
+
+def test_a_cost_limit_is_raised_and_holds(fal: SandboxProcess, tmp_path: Path) -> None:
+    limits = falbatch.Limits(max_cost_nano=10_000_000)
+    with pytest.raises(falbatch.LimitReached, match=r"limit of \$0\.01"):
+        outcomes(tmp_path, limits=limits)
+    assert fal.ledger()["total_cost"] == pytest.approx(0.009)
+    higher = falbatch.Limits(max_cost_nano=20_000_000)
+    assert [outcome.is_ok for outcome in outcomes(tmp_path, limits=higher)] == [True] * 6
+
+
 async def _first(stream: Any) -> Any:
     return await anext(stream)

@@ -101,7 +101,7 @@ def shell(tmp_path: Path, cli_sandbox: SandboxProcess) -> Shell:
     return Shell(tmp_path, cli_sandbox)
 
 
-SMALL_DISK = 4 * 1024 * 1024
+SMALL_DISK = 8 * 1024 * 1024
 """Bytes of `small_disk`."""
 
 

@@ -193,8 +193,11 @@ def test_a_state_file_of_a_newer_version_is_refused_and_untouched(shell: Shell) 
     assert state.read_bytes() == before
 
 
-@pytest.mark.parametrize("damage", ["garbage", "a hole in the middle", "cut in half"])
-def test_a_damaged_state_file_is_refused(shell: Shell, damage: str) -> None:
+DAMAGES = pytest.mark.parametrize("damage", ["garbage", "a hole in the middle", "cut in half"])
+
+
+def damaged_state(shell: Shell, damage: str) -> bytes:
+    """A batch of four jobs that are done, whose state file is damaged; what is in it now."""
     shell.write("small.yaml", MANIFEST)
     assert shell.falbatch("run", "small.yaml").code == 0
     shell.sandbox.reset()
@@ -208,8 +211,32 @@ def test_a_damaged_state_file_is_refused(shell: Shell, damage: str) -> None:
         case _:
             content[4096:12288] = os.urandom(8192)
     state.write_bytes(content)
+    return bytes(content)
+
+
+@DAMAGES
+def test_a_damaged_state_file_without_a_good_copy_is_refused(shell: Shell, damage: str) -> None:
+    content = damaged_state(shell, damage)
+    state = shell.folder / "out" / "falbatch.db"
+    state.with_name("falbatch.db.copy").unlink()
+    state.with_name("falbatch.journal").unlink(missing_ok=True)
     refused(shell, shell.falbatch("run", "small.yaml"), 6, "damaged")
-    assert state.read_bytes() == bytes(content)
+    assert state.read_bytes() == content
+
+
+@DAMAGES
+def test_the_good_copy_takes_the_place_of_a_damaged_state_file_and_nothing_is_paid_twice(
+    shell: Shell, damage: str
+) -> None:
+    content = damaged_state(shell, damage)
+    ran = shell.falbatch("run", "small.yaml")
+    assert ran.code == 0
+    assert "the state file is damaged" in ran.err
+    assert "took its place" in ran.err
+    assert "4 of 4 jobs are done" in ran.out
+    assert shell.submits() == 0
+    kept = [path.read_bytes() for path in (shell.folder / "out").iterdir() if "set-aside" in path.name]
+    assert content in kept
 
 
 def test_a_second_runner_is_refused_and_told_by_whom(shell: Shell) -> None:

@@ -303,7 +303,8 @@ def test_the_embedded_sandbox_survives_a_kill_with_its_client(shell: Shell, tmp_
     with subprocess.Popen(command, cwd=shell.folder, env=environment, stdout=subprocess.PIPE) as run:
         wait_until(lambda: any((tmp_path / "out").glob("*.jpg")), seconds=30, what="a first picture")
         run.kill()
-    ran = shell.falbatch("run", "small.yaml", "--sandbox", "--json", FALBATCH_ORIGIN=None, FAL_KEY=None)
+    again = ("run", "small.yaml", "--sandbox", "--json", "--reconcile-wait", "2")
+    ran = shell.falbatch(*again, FALBATCH_ORIGIN=None, FAL_KEY=None)
     counts = ran.objects()[-1]["states"]
     assert counts["done"] + counts["unknown"] == 60
     assert ran.code == (3 if counts["unknown"] else 0)

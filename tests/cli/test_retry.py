@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from tests.cli.conftest import MANIFEST, started, states
@@ -10,6 +11,10 @@ from tests.faults.harness import wait_until
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell
+
+
+AT_ONCE = ("--reconcile-wait", "0")
+"""Look for submits without an answer once, instead of until they can be hoped for no more."""
 
 
 def failing(shell: Shell, error_type: str, times: int = 1) -> dict[str, Any]:
@@ -33,7 +38,7 @@ def test_a_failed_job_is_a_result_with_a_reason_and_advice(shell: Shell) -> None
 def test_a_failure_worth_it_is_tried_again_and_only_then(shell: Shell) -> None:
     assert failing(shell, "runner_disconnected")["code"] == 0
     shell.sandbox.reset()
-    (shell.folder / "out" / "falbatch.db").unlink()
+    shutil.rmtree(shell.folder / "out")
     report = failing(shell, "runner_disconnected", times=99)
     assert report["states"]["failed"] == 4
     assert report["executions"] == 8, "two attempts each"
@@ -108,13 +113,13 @@ def test_a_retry_that_is_refused_leaves_everything_as_it_was(shell: Shell) -> No
 
 def test_only_the_chosen_part_of_the_unknown_jobs_is_submitted_again(shell: Shell) -> None:
     shell.write("small.yaml", MANIFEST)
-    shell.sandbox.add_faults([{"on": "submit", "do": "drop_after"}])
-    shell.falbatch("run", "small.yaml")
+    shell.sandbox.add_faults([{"on": "submit", "do": "drop_before"}])
+    shell.falbatch("run", "small.yaml", *AT_ONCE)
     shell.sandbox.clear_faults()
     assert states(shell) == {"unknown": 4}
-    shell.falbatch("run", "small.yaml", "--resubmit-unknown", "--limit", "1")
+    shell.falbatch("run", "small.yaml", "--resubmit-unknown", "--limit", "1", *AT_ONCE)
     assert states(shell) == {"unknown": 3, "done": 1}
-    shell.falbatch("run", "small.yaml")
+    shell.falbatch("run", "small.yaml", *AT_ONCE)
     assert shell.submits() == 5
 
 
@@ -162,8 +167,8 @@ def test_a_failure_limit_stops_feeding(shell: Shell) -> None:
 
 def test_an_unanswered_submit_is_unknown_and_repeated_only_when_told(shell: Shell) -> None:
     shell.write("small.yaml", MANIFEST)
-    shell.sandbox.add_faults([{"on": "submit", "do": "drop_after", "nth": 2}])
-    first = shell.falbatch("run", "small.yaml", "--json")
+    shell.sandbox.add_faults([{"on": "submit", "do": "drop_before", "nth": 2}])
+    first = shell.falbatch("run", "small.yaml", "--json", *AT_ONCE)
     shell.sandbox.clear_faults()
     report = first.objects()[-1]
     assert first.code == 3
@@ -171,10 +176,10 @@ def test_an_unanswered_submit_is_unknown_and_repeated_only_when_told(shell: Shel
     assert json.loads(report["unknown"][0]["input_json"])["prompt"] == "a kite"
     assert shell.submits() == 4
 
-    again = shell.falbatch("run", "small.yaml")
+    again = shell.falbatch("run", "small.yaml", *AT_ONCE)
     assert again.code == 3
     assert "may have run and been charged" in again.out
     assert shell.submits() == 4, "never by itself"
 
-    assert shell.falbatch("run", "small.yaml", "--resubmit-unknown").code == 0
+    assert shell.falbatch("run", "small.yaml", "--resubmit-unknown", *AT_ONCE).code == 0
     assert shell.submits() == 5

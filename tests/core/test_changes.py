@@ -17,6 +17,7 @@ EXAMPLES: list[changes.Change] = [
     changes.SubmitStarted(1, 1, 0.0),
     changes.SubmitNotAccepted(1, 1, 0.0, Event.REFUSED, FAILURE),
     changes.SubmitAccepted(1, 1, 0.0, "r", "s", "u", "c"),
+    changes.RequestFound(1, 1, 0.0, "r", 0.0),
     changes.RequestEnded(1, "r", 0.0, Event.REQUEST_FAILED, FAILURE),
     changes.ResultStored(1, "r", 0.0, b"{}", "application/json"),
     changes.FileReady(1, 0, "u", "a.png", 1, bytes(32), "image/png", 0.0),
@@ -36,6 +37,7 @@ def test_the_examples_are_all_the_changes_there_are() -> None:
     [
         (changes.SubmitStarted(1, 1, 0.0), State.PLANNED, State.SUBMITTING),
         (changes.SubmitAccepted(1, 1, 0.0, "r", "s", "u", "c"), State.SUBMITTING, State.SUBMITTED),
+        (changes.RequestFound(1, 1, 0.0, "r", 0.0), State.UNKNOWN, State.SUBMITTED),
         (changes.ResultStored(1, "r", 0.0, b"{}", "application/json"), State.SUBMITTED, State.COMPLETED),
         (changes.FilesStored(1, 0.0), State.COMPLETED, State.DONE),
         (changes.FilesGone(1, 0.0, FAILURE), State.COMPLETED, State.FAILED),
@@ -44,12 +46,14 @@ def test_the_examples_are_all_the_changes_there_are() -> None:
 def test_a_change_with_one_meaning_brings_its_own_event(
     change: changes.SubmitStarted
     | changes.SubmitAccepted
+    | changes.RequestFound
     | changes.ResultStored
     | changes.FilesStored
     | changes.FilesGone,
     before: State,
     then: State,
 ) -> None:
+    assert change.event is not None
     assert after(before, change.event) is then
 
 

@@ -15,7 +15,9 @@ from falbatch.core.events import (
     JobMoved,
     JobSubmitted,
     JobTriedAgain,
+    Notice,
     Polled,
+    Reconciled,
     ResultCame,
     RunStopping,
     SubmitPaused,
@@ -31,8 +33,8 @@ KEY = JobKey(bytes(32))
 FAILURE = Failure("http_500", "oops", 500)
 
 
-def ended(state: State) -> JobEnded:
-    return JobEnded(1, KEY, "a", state)
+def ended(state: State, job_id: int = 1) -> JobEnded:
+    return JobEnded(job_id, KEY, "a", state)
 
 
 def heard(*events: RunEvent) -> Counter:
@@ -62,6 +64,9 @@ def heard(*events: RunEvent) -> Counter:
         (ended(State.COMPLETED), Counter(stuck=1)),
         (ResultCame("a", "r"), Counter()),
         (RunStopping("SIGINT"), Counter()),
+        (Reconciled(0, 2, 30.0, "answer 503"), Counter(ended={State.UNKNOWN: 0}, trouble="answer 503")),
+        (Reconciled(2, 0, 0.0), Counter(ended={State.UNKNOWN: 0}, found=2)),
+        (Notice("the disk is slow"), Counter()),
     ],
 )
 def test_each_event_is_counted_where_it_belongs(event: RunEvent, expected: Counter) -> None:
@@ -100,6 +105,20 @@ def test_done_includes_earlier_runs_and_failed_all_that_ended_without_files() ->
     for state in [State.DONE, State.DONE, State.FAILED, State.CANCELLED, State.UNKNOWN, State.SUBMITTED]:
         counter(ended(state))
     assert (counter.done, counter.failed, counter.stuck) == (5, 3, 1)
+
+
+def test_a_job_that_was_found_is_unknown_no_more() -> None:
+    counter = heard(ended(State.UNKNOWN, 1), ended(State.UNKNOWN, 2))
+    counter(Reconciled(1, 1, 30.0, "answer 503", frozenset({1})))
+    assert (counter.failed, counter.found, counter.trouble) == (1, 1, "answer 503")
+    counter(Reconciled(1, 0, 0.0, jobs=frozenset({2})))
+    counter(ended(State.DONE))
+    assert (counter.failed, counter.found, counter.trouble, counter.done) == (0, 2, "", 1)
+
+
+def test_a_job_of_an_earlier_run_that_was_found_hides_none_of_this_run() -> None:
+    counter = heard(ended(State.UNKNOWN, 1), Reconciled(1, 1, 30.0, jobs=frozenset({7})))
+    assert (counter.failed, counter.found) == (1, 1)
 
 
 def test_the_tally_is_what_this_run_did() -> None:

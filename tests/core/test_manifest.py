@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -178,6 +179,28 @@ def test_requests_that_fal_would_refuse_or_drop_are_mistakes(extra: str, words: 
 
 
 @pytest.mark.parametrize(
+    ("given", "dollars"),
+    [("12.5", "12.5"), ("0.1", "0.1"), ("0", "0"), ("25", "25"), ("1e-7", "1e-7"), ("1000000000", "1000000000")],
+)
+def test_amounts_of_money_are_exactly_what_is_written(given: str, dollars: str) -> None:
+    assert _with(f"budget: {{max_cost: {given}}}").budget.max_cost == Decimal(dollars)
+    assert _with(f"budget: {{unit_price: {given}}}").budget.price_of("any/one") == Decimal(dollars)
+
+
+def test_a_unit_price_may_be_given_by_endpoint() -> None:
+    budget = _with("budget: {unit_price: {fal-ai/flux/dev: 0.025, a/b: 1}}").budget
+    assert budget.price_of("fal-ai/flux/dev") == Decimal("0.025")
+    assert budget.price_of("a/b") == 1
+    assert budget.price_of("c/d") is None
+
+
+def test_a_row_of_equal_failures_ends_a_run_unless_told_otherwise() -> None:
+    assert _with("").budget.max_equal_failures == 20
+    assert _with("budget: {max_equal_failures: 3}").budget.max_equal_failures == 3
+    assert _with("budget: {max_equal_failures: null}").budget.max_equal_failures is None
+
+
+@pytest.mark.parametrize(
     ("extra", "words"),
     [
         ("limits: {downloads: many}", 'limits.downloads must be a whole number from 1 to 1000, not "many"'),
@@ -191,8 +214,17 @@ def test_requests_that_fal_would_refuse_or_drop_are_mistakes(extra: str, words: 
         ("retry: {attempts: 0}", "retry.attempts must be a whole number from 1 to 20, not 0"),
         ("retry: {budget: 2}", "retry.budget must be a number from 0 to 1"),
         ("retry: {first_s: 10, cap_s: 2}", "retry.cap_s must not be below retry.first_s"),
-        ("budget: {max_cost: 25.0}", "budget.max_cost is not supported by this version yet"),
-        ("budget: {unit_price: 1}", "budget.unit_price is not supported by this version yet"),
+        ("budget: {max_cost: lots}", 'budget.max_cost must be US dollars, not "lots"'),
+        ("budget: {max_cost: -1}", "budget.max_cost must be US dollars, not -1"),
+        ("budget: {max_cost: .nan}", "budget.max_cost must be US dollars"),
+        ("budget: {max_cost: .inf}", "budget.max_cost must be US dollars"),
+        ("budget: {max_cost: true}", "not true"),
+        ("budget: {max_cost: 2000000000}", "budget.max_cost must be US dollars"),
+        ("budget: {unit_price: cheap}", "budget.unit_price must be US dollars per billable unit"),
+        ("budget: {unit_price: {}}", "budget.unit_price must be US dollars per billable unit"),
+        ("budget: {unit_price: {a/b: -0.1}}", "budget.unit_price must be US dollars per billable unit"),
+        ("budget: {max_equal_failures: 0}", "budget.max_equal_failures must be a whole number from 1"),
+        ("budget: {max_equal_failures: 1.5}", "not 1.5"),
         ("budget: {max_failures: 0.05}", 'a share such as "5%"'),
         ("budget: {max_failures: 101%}", 'a share such as "5%"'),
         ("budget: {max_failures: -1}", "a whole number of jobs"),

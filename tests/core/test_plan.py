@@ -98,6 +98,8 @@ def test_a_plan_as_json_counts_every_action_and_change() -> None:
         first=(planned_job(),),
         changed=(),
         orphaned=(),
+        resubmitted=4,
+        at_risk=10**9,
     )
     assert plan.as_json() == {
         "event": "plan",
@@ -107,4 +109,5 @@ def test_a_plan_as_json_counts_every_action_and_change() -> None:
         "actions": {"submit": 1, "wait": 1, "download": 0, "skip": 3},
         "changes": {"added": 1, "changed": 0, "unchanged": 4},
         "orphaned": 2,
+        "resubmitted_unknown": 4,
     }

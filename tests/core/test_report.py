@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from falbatch.core.money import NANO
 from falbatch.core.report import (
     ADVICE,
     ADVICE_DEFAULT,
     BatchStatus,
     FailureGroup,
+    Money,
     Report,
     RunTally,
     UnknownJob,
@@ -31,6 +33,7 @@ def status(**counts: int) -> BatchStatus:
         failures=(FailureGroup("content_policy_violation", 2, "no", "a-1"), FailureGroup("http_500", 1, "oops", "a-2")),
         unknown=(UnknownJob("a-3", '{"prompt":"x"}', 1_700_000_000.5),),
         stuck=(FailureGroup("transport_timeout", 1, "slow", "a-4"),),
+        money=Money(spent=NANO * 3 // 4, reserved=NANO // 2, mean=NANO // 4, unpriced=3),
     )
 
 
@@ -86,6 +89,10 @@ STATUS_JSON = {
     "bytes": 4096,
     "executions": 9,
     "billable_units": 1.5,
+    "spent": 0.75,
+    "reserved": 0.5,
+    "projected": 1.25,
+    "unpriced_requests": 3,
     "failures": [
         {
             "error_type": "content_policy_violation",
@@ -105,6 +112,24 @@ def test_a_status_as_json_names_every_state() -> None:
     assert status_json(status(done=2, failed=1)) == STATUS_JSON
 
 
+@pytest.mark.parametrize(
+    ("money", "planned", "projected"),
+    [
+        (Money(), 0, 0),
+        (Money(), 3, None),
+        (Money(spent=30, reserved=5, mean=10), 0, 35),
+        (Money(spent=30, reserved=5, mean=10), 4, 75),
+        (Money(spent=30), 0, 30),
+        (Money(reserved=7), 2, None),
+    ],
+)
+def test_a_batch_is_projected_at_the_mean_of_its_jobs(money: Money, planned: int, projected: int | None) -> None:
+    counts = {State.PLANNED: planned, State.FAILED: 9, State.UNKNOWN: 9}
+    batch = BatchStatus("b", counts, orphaned=0, files=0, bytes=0, executions=0, billable_units=0.0, money=money)
+    assert batch.projected == projected
+    assert status_json(batch)["projected"] == (None if projected is None else projected / NANO)
+
+
 def test_a_report_as_json_has_stable_fields() -> None:
     tally = RunTally(submitted=3, finished=2, failed=1, further_attempts=1, refusals=4, status_calls=9, seconds=1.5)
     report = Report(status(done=2, failed=1), tally, "out", ExitCode.INCOMPLETE, advice="look")
@@ -120,6 +145,8 @@ def test_a_report_as_json_has_stable_fields() -> None:
             "further_attempts": 1,
             "refusals": 4,
             "status_calls": 9,
+            "found": 0,
+            "reconcile_trouble": "",
             "seconds": 1.5,
             "stopped_by": "",
         },

@@ -25,6 +25,7 @@ LEGAL = [
     ("failed", "reopened", "planned"),
     ("failed", "files_wanted", "completed"),
     ("cancelled", "reopened", "planned"),
+    ("unknown", "found", "submitted"),
     ("unknown", "reopened", "planned"),
     ("done", "files_wanted", "completed"),
 ]
@@ -59,9 +60,10 @@ def test_any_order_of_events_keeps_a_job_in_the_table(events: list[Event]) -> No
             continue
         seen.append(event)
     assert state in State
-    assert seen.count(Event.ACCEPTED) <= seen.count(Event.SUBMIT_STARTED)
-    assert seen.count(Event.RESULT_STORED) <= seen.count(Event.ACCEPTED)
-    if state is State.DONE:
+    accepted = seen.count(Event.ACCEPTED) + seen.count(Event.FOUND)
+    assert accepted <= seen.count(Event.SUBMIT_STARTED)
+    assert seen.count(Event.RESULT_STORED) <= accepted
+    if state is State.DONE and Event.FILES_WANTED not in seen:  # which jobs lack files is for who asks to know
         assert Event.RESULT_STORED in seen
 
 
@@ -90,10 +92,59 @@ def test_each_event_leads_to_one_state_only() -> None:
     assert all(len(then) == 1 for then in targets.values())
 
 
-@pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.CANCELLED, State.UNKNOWN])
+def ways_out(state: State) -> set[Event]:
+    return {event for (before, event) in TRANSITIONS if before is state}
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.CANCELLED])
 def test_an_ended_job_is_left_by_the_users_word_only(state: State) -> None:
-    ways_out = {event for (before, event) in TRANSITIONS if before is state}
-    assert ways_out <= {Event.REOPENED, Event.FILES_WANTED}
+    assert ways_out(state) <= {Event.REOPENED, Event.FILES_WANTED}
+
+
+def test_an_unknown_job_is_left_when_it_is_found_or_by_the_users_word() -> None:
+    assert ways_out(State.UNKNOWN) == {Event.FOUND, Event.REOPENED}
+
+
+def ways(state: State, target: State, without: frozenset[Event]) -> list[list[Event]]:
+    """All ways from `state` to `target` that pass no state twice and need no event of `without`."""
+
+    def go(here: State, seen: frozenset[State]) -> list[list[Event]]:
+        if here is target and seen:
+            return [[]]
+        return [
+            [event, *rest]
+            for (before, event), then in TRANSITIONS.items()
+            if before is here and event not in without and then not in seen
+            for rest in go(then, seen | {then})
+        ]
+
+    return go(state, frozenset())
+
+
+USERS_WORD = frozenset({Event.REOPENED, Event.FILES_WANTED})
+
+
+def test_a_submit_that_left_becomes_planned_again_by_a_refusal_only() -> None:
+    """By itself, a job whose fate is open is never submitted a second time."""
+    assert ways(State.SUBMITTING, State.PLANNED, USERS_WORD | {Event.ATTEMPT_FAILED}) == [[Event.REFUSED]]
+    assert ways(State.UNKNOWN, State.PLANNED, USERS_WORD | {Event.ATTEMPT_FAILED}) == []
+
+
+@given(st.lists(st.sampled_from(list(Event)), max_size=80))
+def test_between_two_submits_of_a_job_the_first_was_refused_or_ended_or_the_user_said_so(events: list[Event]) -> None:
+    state = State.PLANNED
+    since: list[Event] = [Event.REFUSED]
+    for event in events:
+        try:
+            state = after(state, event)
+        except IllegalTransition:
+            continue
+        if event is Event.SUBMIT_STARTED:
+            assert since[-1] in {Event.REFUSED, Event.ATTEMPT_FAILED, Event.REOPENED}
+            since = []
+        since.append(event)
+        if state is State.UNKNOWN:
+            assert since[-2:] == [Event.SUBMIT_STARTED, Event.NO_ANSWER]
 
 
 def test_open_states_name_the_paid_ones_first() -> None:

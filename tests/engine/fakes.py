@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import selectors
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ import anyio.lowlevel
 from falbatch.core import changes
 from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Mode
+from falbatch.core.reconcile import Listed, LostSubmit
 from falbatch.core.record import OpenJob, RequestOnRecord, StoredFile, StoredResult
 from falbatch.core.state import Event, State, after
 from falbatch.errors import HttpError, TransportError
@@ -202,6 +203,40 @@ class FakeQueue:
         return answer
 
 
+@dataclass(frozen=True)
+class FakePage:
+    items: tuple[Listed, ...] = ()
+    next_cursor: str | None = None
+
+
+class FakeRequestList:
+    """fal's own list of requests: what is in `listed`, or what `on_page` is told to answer."""
+
+    def __init__(self, *, latency_s: float = 0.01) -> None:
+        self.latency_s = latency_s
+        self.listed: dict[str, list[Listed]] = defaultdict(list)
+        """By endpoint."""
+        self.asked: list[tuple[float, str, float, str | None]] = []
+        """When, and with which endpoint, start and cursor."""
+        self.on_page = Script(lambda endpoint: FakePage(tuple(self.listed[endpoint])))
+
+    async def page(self, endpoint: str, *, since: float, cursor: str | None) -> FakePage:
+        self.asked.append((anyio.current_time(), endpoint, since, cursor))
+        await anyio.sleep(self.latency_s)
+        answer = await self.on_page.answer(endpoint)
+        assert isinstance(answer, FakePage)
+        return answer
+
+    def looks_s(self) -> list[float]:
+        """When a first page was asked for."""
+        return [at_s for at_s, _, _, cursor in self.asked if cursor is None]
+
+
+def listed(request_id: str, number: int = 1, *, sent_at: float | None = UNIX_AT_START) -> Listed:
+    """A request of fal's list with the input of job `number`."""
+    return Listed(request_id, an_input(number), sent_at)
+
+
 def an_input(number: int) -> bytes:
     return canonical_json({"seed": number})
 
@@ -227,8 +262,35 @@ def a_request(request_id: str = "old-1", accepted_at: float = UNIX_AT_START - 60
     return RequestOnRecord(request_id, "fal-ai/x", "https://s", "https://r", "https://c", accepted_at)
 
 
+def unknown(number: int, **more: Any) -> OpenJob:
+    """A job whose submit of an earlier run got no answer."""
+    return planned(number, **{"state": State.UNKNOWN, "attempts": 1, **more})
+
+
+NO_END_S = 90.0
+"""So long after its start a submit without an end may still have been under way."""
+
+
+@dataclass
+class Attempt:
+    """One submit on record."""
+
+    left_at: float
+    reserved: int = 0
+    ended_at: float | None = None
+    outcome: str | None = None
+    named_id: str = ""
+
+    @property
+    def is_lost(self) -> bool:
+        return self.outcome in {None, Event.NO_ANSWER}
+
+
 class FakeStore:
-    """The state file in memory: every change in order, each checked against the table of states."""
+    """The state file in memory: every change in order, each checked against the table of states.
+
+    A job that is unknown at the start has one submit that was lost just before.
+    """
 
     def __init__(self, *jobs: OpenJob, log: list[str] | None = None, latency_s: float = 0.001) -> None:
         self.jobs = {job.job_id: job for job in jobs}
@@ -238,6 +300,13 @@ class FakeStore:
         self.stored: dict[int, StoredResult] = {}
         self.files: dict[tuple[int, int], StoredFile] = {}
         self.stuck: dict[int, changes.Stuck] = {}
+        self.attempts: dict[tuple[int, int], Attempt] = {
+            (job.job_id, job.attempts): Attempt(UNIX_AT_START - 2.0, job.reserved, UNIX_AT_START - 1.0, Event.NO_ANSWER)
+            for job in jobs
+            if job.state is State.UNKNOWN
+        }
+        self.requests: dict[str, int] = {job.request.request_id: job.job_id for job in jobs if job.request}
+        """Whose each known request is."""
         self.fails: list[Exception] = []
         """Raised by the next writes."""
 
@@ -256,19 +325,10 @@ class FakeStore:
         match change:
             case changes.SubmitStarted(attempt=attempt):
                 assert attempt == job.attempts + 1, "an attempt was lost or counted twice"
-                job = replace(job, attempts=attempt)
-            case changes.SubmitAccepted():
-                job = replace(
-                    job,
-                    request=RequestOnRecord(
-                        change.request_id,
-                        job.endpoint,
-                        change.status_url,
-                        change.response_url,
-                        change.cancel_url,
-                        change.at,
-                    ),
-                )
+                job = replace(job, attempts=attempt, reserved=change.reserved)
+                self.attempts[job.job_id, attempt] = Attempt(change.at, change.reserved)
+            case changes.SubmitNotAccepted() | changes.SubmitAccepted() | changes.RequestFound():
+                job = self._end_attempt(job, change)
             case changes.RequestEnded():
                 job = replace(job, failures=job.failures + 1)
             case changes.ResultStored(body=body, content_type=content_type):
@@ -278,6 +338,23 @@ class FakeStore:
         self.jobs[change.job_id] = job
         self.changes.append(change)
         self.log.append(f"{event or type(change).__name__} {change.job_id}")
+
+    def _end_attempt(
+        self, job: OpenJob, change: changes.SubmitNotAccepted | changes.SubmitAccepted | changes.RequestFound
+    ) -> OpenJob:
+        attempt = self.attempts[change.job_id, change.attempt]
+        attempt.outcome = change.event or Event.FOUND
+        attempt.ended_at = attempt.ended_at or change.at
+        if isinstance(change, changes.SubmitNotAccepted):
+            attempt.named_id = change.request_id
+            return job
+        assert change.request_id not in self.requests, "one request would be two attempts'"
+        self.requests[change.request_id] = change.job_id
+        if isinstance(change, changes.RequestFound):
+            request = RequestOnRecord(change.request_id, job.endpoint, "", "", "", change.accepted_at)
+            return job if change.event is None else replace(job, request=request, reserved=attempt.reserved)
+        urls = (change.status_url, change.response_url, change.cancel_url)
+        return replace(job, request=RequestOnRecord(change.request_id, job.endpoint, *urls, change.at))
 
     def _apply_to_files(self, change: changes.Change) -> None:
         match change:
@@ -313,6 +390,39 @@ class FakeStore:
     def path_owner(self, path: str) -> int | None:
         owners = [owner for (owner, _), file in self.files.items() if file.path.casefold() == path.casefold()]
         return owners[0] if owners else None
+
+    def lost_submits(self) -> list[LostSubmit]:
+        return [
+            LostSubmit(
+                job_id,
+                number,
+                self.jobs[job_id].endpoint,
+                self.jobs[job_id].input_json,
+                attempt.left_at,
+                attempt.left_at + NO_END_S if attempt.ended_at is None else attempt.ended_at,
+                self.jobs[job_id].state is State.UNKNOWN,
+                attempt.reserved,
+                attempt.named_id,
+            )
+            for (job_id, number), attempt in self.attempts.items()
+            if attempt.is_lost and not self._is_latest_under_way(job_id, number)
+        ]
+
+    def _is_latest_under_way(self, job_id: int, attempt: int) -> bool:
+        job = self.jobs[job_id]
+        return job.state is State.SUBMITTING and job.attempts == attempt
+
+    def known_requests(self, request_ids: Collection[str]) -> set[str]:
+        return set(request_ids) & set(self.requests)
+
+    def is_under_way(self, endpoint: str, input_json: bytes) -> bool:
+        return any(
+            job.state is State.SUBMITTING and job.endpoint == endpoint and job.input_json == input_json
+            for job in self.jobs.values()
+        )
+
+    def job(self, job_id: int) -> OpenJob:
+        return self.jobs[job_id]
 
     def state_of(self, number: int) -> State:
         return self.jobs[number].state

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 
 from falbatch.core import changes
 from falbatch.core.backoff import BackoffPolicy
-from falbatch.core.events import Counter, JobEnded, JobTriedAgain, RunEvent, RunStopping
-from falbatch.core.record import OpenJob, StoredResult
+from falbatch.core.events import JobTriedAgain, RunEvent, RunStopping
+from falbatch.core.record import StoredResult
 from falbatch.core.state import Event, State
-from falbatch.engine.execute import DOWNLOADS_AHEAD, Deps, ExecuteSettings, Execution, failure_limit
+from falbatch.engine.execute import DOWNLOADS_AHEAD, failure_limit
 from falbatch.engine.result import NOT_YET_LOOKS, OUTCOME_LOOKS, READS
-from falbatch.engine.submit import GRACE_S, Stop
+from falbatch.engine.submit import GRACE_S
 from falbatch.errors import (
     CredentialsError,
     DiskFull,
-    FalbatchError,
     FalUnreachable,
     HttpError,
     LimitReached,
@@ -29,82 +28,21 @@ from falbatch.errors import (
 )
 from tests.engine.fakes import (
     ONE_IMAGE,
-    FakeClock,
-    FakeFiles,
     FakeProgress,
-    FakeQueue,
     FakeResult,
-    FakeStore,
     VirtualLoop,
-    a_request,
     gateway,
     http,
-    planned,
     refused,
     unanswered,
     unsent,
 )
+from tests.engine.runs import Run, at_fal, settings_with, stopped_after, with_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.anyio
-
-
-@dataclass
-class Run:
-    """A whole run over fakes. Built inside the loop."""
-
-    jobs: int = 1
-    settings: ExecuteSettings = field(default_factory=lambda: ExecuteSettings(submits_per_s=1000, polls_per_s=1000))
-    paid: tuple[OpenJob, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.log: list[str] = []
-        self.clock = FakeClock()
-        self.queue = FakeQueue(log=self.log)
-        self.store = FakeStore(
-            *self.paid,
-            *(planned(number) for number in range(1, self.jobs + 1) if number not in {job.job_id for job in self.paid}),
-            log=self.log,
-        )
-        self.files = FakeFiles(log=self.log)
-        self.heard: list[RunEvent] = []
-        self.counter = Counter()
-        self.stop = Stop()
-        self.most_at_fal = 0
-        self.execution = Execution(
-            Deps(self.store, self.queue, self.files, self.clock, self._listen), self.settings, self.stop
-        )
-
-    def _listen(self, event: RunEvent) -> None:
-        self.heard.append(event)
-        self.counter(event)
-        at_fal = sum(job.state in {State.SUBMITTING, State.SUBMITTED} for job in self.store.jobs.values())
-        self.most_at_fal = max(self.most_at_fal, at_fal)
-
-    async def run(self) -> FalbatchError | None:
-        await self.execution.run()
-        return self.execution.ended_by
-
-    def ended(self) -> list[State]:
-        return [event.state for event in self.heard if isinstance(event, JobEnded)]
-
-    def events_of(self, number: int) -> list[Event]:
-        story = [getattr(change, "event", None) for change in self.store.changes if change.job_id == number]
-        return [event for event in story if isinstance(event, Event)]
-
-
-def settings_with(**more: Any) -> ExecuteSettings:
-    return replace(ExecuteSettings(submits_per_s=1000, polls_per_s=1000), **more)
-
-
-def at_fal(number: int, **more: Any) -> OpenJob:
-    return planned(number, state=State.SUBMITTED, attempts=1, request=a_request(f"old{number}"), **more)
-
-
-def with_result(number: int) -> OpenJob:
-    return planned(number, state=State.COMPLETED, attempts=1, request=a_request(f"old{number}"))
 
 
 async def test_a_job_goes_through_its_stages_in_order() -> None:
@@ -328,7 +266,7 @@ async def test_failures_of_earlier_runs_count() -> None:
 
 async def test_the_whole_batch_has_a_budget_for_further_attempts() -> None:
     """10 are always allowed, then a fifth of what was submitted: a broken endpoint is not paid for four times."""
-    run = Run(jobs=100)
+    run = Run(jobs=100, settings=settings_with(max_equal_failures=None))
     run.queue.on_result.default = http(503, "runner_disconnected")
     await run.run()
     assert run.store.states() == [State.FAILED] * 100
@@ -365,13 +303,25 @@ async def test_account_trouble_stops_submits_while_polling_and_downloads_go_on()
     assert states.count(State.PLANNED) == 9
 
 
-async def test_a_key_that_is_refused_for_reads_ends_the_run_and_fails_nothing() -> None:
-    run = Run(jobs=3)
+async def test_a_key_that_is_refused_for_reads_closes_the_gate_and_leaves_the_jobs_at_fal() -> None:
+    run = Run(jobs=9, settings=settings_with(in_flight=3))
     run.queue.on_status.default = http(401)
     error = await run.run()
     assert isinstance(error, CredentialsError)
-    assert State.FAILED not in run.store.states()
-    assert any(isinstance(event, RunStopping) for event in run.heard)
+    assert run.store.states() == [State.SUBMITTED] * 3 + [State.PLANNED] * 6
+    assert set(run.store.stuck) == {1, 2, 3}
+    assert run.ended() == [State.SUBMITTED] * 3
+    assert run.counter.stuck == 3
+
+
+async def test_a_key_that_is_refused_for_reads_keeps_no_download_from_its_end() -> None:
+    run = Run(jobs=1, paid=(with_result(2),))
+    run.store.stored[2] = StoredResult(ONE_IMAGE, "application/json")
+    run.files.latency_s = 500.0
+    run.queue.on_status.default = http(401)
+    assert isinstance(await run.run(), CredentialsError)
+    assert run.store.states() == [State.SUBMITTED, State.DONE]
+    assert not [event for event in run.heard if isinstance(event, RunStopping)]
 
 
 async def test_one_result_that_is_refused_keeps_no_other_from_coming_home() -> None:
@@ -414,13 +364,6 @@ async def test_a_full_disk_ends_the_run_and_keeps_what_is_known() -> None:
     assert State.COMPLETED in states
     assert State.FAILED not in states
     assert State.SUBMITTING not in states
-
-
-async def stopped_after(run: Run, seconds: float) -> None:
-    async with anyio.create_task_group() as group:
-        group.start_soon(run.run)
-        await anyio.sleep(seconds)
-        run.execution.stop("SIGINT")
 
 
 async def test_a_stop_submits_nothing_new_and_releases_who_waits() -> None:

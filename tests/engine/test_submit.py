@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from falbatch.core import changes
 from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.events import JobEnded, JobSubmitted, RunEvent, SubmitPaused
+from falbatch.core.money import Purse
 from falbatch.core.pacing import Rate, RetryBudget, Window
 from falbatch.core.state import Event, State
 from falbatch.engine.gate import GateClosed, SubmitGate
 from falbatch.engine.reach import PATIENCE_AT_START_S, Reach
+from falbatch.engine.spending import Spending
 from falbatch.engine.submit import GRACE_S, REFUSED_FOR_S, UNANSWERED_MOST, Stop, Submitter
-from falbatch.errors import CredentialsError, FalUnreachable, HttpError, ReplyError, TransportError, WireError
+from falbatch.errors import CredentialsError, FalUnreachable, ReplyError, TransportError, WireError
 from tests.engine.fakes import (
     FakeAccepted,
     FakeClock,
@@ -60,6 +62,7 @@ class Stage:
             backoff=BackoffPolicy(1.0, 60.0),
             budget=RetryBudget(0.2),
         )
+        self.spending = Spending(Purse(), {})
         self.stop = Stop()
         self.heard: list[RunEvent] = []
         self.submitter = Submitter(
@@ -67,6 +70,7 @@ class Stage:
             queue=self.queue,
             clock=self.clock,
             gate=self.gate,
+            spending=self.spending,
             reach=Reach(self.clock),
             stop=self.stop,
             listen=self.heard.append,
@@ -239,6 +243,21 @@ async def test_the_id_in_a_broken_reply_rescues_the_request() -> None:
     assert stage.store.of_kind(changes.SubmitAccepted)[0].request_id == "r-7"
 
 
+async def test_an_answer_that_names_another_submits_request_is_no_answer() -> None:
+    stage = Stage(jobs=2)
+    stage.queue.on_submit.default = FakeAccepted("r-7")
+    first, second = await stage.submit(1), await stage.submit(2)
+    assert (first.state, second.state) == (State.SUBMITTED, State.UNKNOWN)
+    assert stage.store.requests == {"r-7": 1}
+
+
+async def test_two_answers_at_once_that_name_one_request_are_one_acceptance() -> None:
+    stage = Stage(jobs=5)
+    stage.queue.on_submit.default = FakeAccepted("r-7")
+    ends = await stage.submit_all()
+    assert sorted(job.state for job in ends if job) == [State.SUBMITTED] + [State.UNKNOWN] * 4
+
+
 async def test_eight_submits_in_a_row_without_an_answer_close_the_gate() -> None:
     stage = Stage(jobs=20, window=Window.fixed_at(1))
     stage.queue.on_submit.default = unanswered()
@@ -373,28 +392,33 @@ async def test_nothing_new_is_submitted_after_a_stop() -> None:
     assert stage.store.state_of(1) is State.PLANNED
 
 
-ANSWERS = [
+ANSWERS: list[WireError | str | None] = [
     refused(),
     refused(2.0),
     unsent(),
     unanswered(),
     http(404),
     gateway(502),
-    ReplyError("?", request_id="r-x"),
+    "a broken reply that names its request",
     None,
 ]
+
+
+def as_answer(place: int, answer: WireError | str | None) -> WireError | FakeAccepted:
+    """Each accepted request has an id of its own."""
+    if isinstance(answer, str):
+        return ReplyError(answer, request_id=f"b{place}")
+    return FakeAccepted(f"q{place}") if answer is None else answer
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(ANSWERS), max_size=12), st.integers(1, 6))
 def test_whatever_is_answered_no_job_is_accepted_twice_or_sent_again_when_unknown(
-    answers: list[HttpError | TransportError | ReplyError | None], jobs: int
+    answers: list[WireError | str | None], jobs: int
 ) -> None:
     async def scenario() -> None:
         stage = Stage(jobs=jobs)
-        stage.queue.on_submit.then(
-            *(FakeAccepted(f"q{place}") if answer is None else answer for place, answer in enumerate(answers))
-        )
+        stage.queue.on_submit.then(*(as_answer(place, answer) for place, answer in enumerate(answers)))
         ends = await stage.submit_all()
         assert all(job is not None for job in ends)
         for number in range(1, jobs + 1):

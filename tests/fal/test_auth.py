@@ -100,8 +100,8 @@ def test_a_key_file_that_cannot_be_used_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("token", "says"),
     [
-        (jwt(299), "has ended"),
-        (jwt(-5), "has ended"),
+        pytest.param(jwt(299), "has ended", id="ends soon"),
+        pytest.param(jwt(-5), "has ended", id="ended"),
         ("not-a-jwt", "cannot be read"),
         ("a.e30.c", "cannot be read"),
         ("a.!!!.c", "malformed"),

@@ -1,27 +1,35 @@
-"""A batch under fire: the client as a process that is killed at will, fal as a sandbox that remembers everything."""
+"""A batch under fire: the client as a process that is killed at will, fal as a sandbox that remembers everything.
+
+What must hold afterwards is judged from the sandbox's ledger, the state file and the files on disk, never from what the
+client says of itself.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from falbatch.faultpoints import VARIABLE
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.sandbox_process import SandboxProcess
 
-RUN_S = 60.0
+RUN_S = 100.0
 """Longest time for one run of the client, however loaded the machine is."""
 
 MANIFEST = """\
@@ -29,6 +37,7 @@ version: 1
 name: kills
 endpoint: fal-ai/flux/schnell
 rows: {{range: [0, {jobs}]}}
+repeat: {repeat}
 input:
   prompt: "picture {{{{ row.value }}}}"
   image_size: {{width: 64, height: 48}}
@@ -36,7 +45,7 @@ input:
   seed: "{{{{ row.value }}}}"
 output: {{dir: out, name: "n{{{{ row.value }}}}"}}
 limits: {{submits_per_s: 200, polls_per_s: 300}}
-retry: {{first_s: 0.05, cap_s: 0.4}}
+retry: {{first_s: 0.05, cap_s: 0.4, budget: 1}}
 """
 
 
@@ -46,12 +55,15 @@ class Client:
 
     folder: Path
     sandbox: SandboxProcess
+    repeat: int = 1
+    told: list[str] = field(default_factory=list)
+    """What every run said on stderr."""
 
     @classmethod
-    def with_jobs(cls, folder: Path, sandbox: SandboxProcess, jobs: int) -> Client:
-        """A client whose manifest makes `jobs` different jobs."""
-        (folder / "kills.yaml").write_text(MANIFEST.format(jobs=jobs), encoding="utf-8")
-        return cls(folder, sandbox)
+    def with_jobs(cls, folder: Path, sandbox: SandboxProcess, jobs: int, *, repeat: int = 1) -> Client:
+        """A client whose manifest makes `jobs` different jobs, `repeat` times each."""
+        (folder / "kills.yaml").write_text(MANIFEST.format(jobs=jobs, repeat=repeat), encoding="utf-8")
+        return cls(folder, sandbox, repeat)
 
     @property
     def state(self) -> Path:
@@ -67,12 +79,16 @@ class Client:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FAL")}
         return {**kept, "FALBATCH_ORIGIN": self.sandbox.origin, "FAL_KEY": "kills:secret-of-kills"}
 
-    def start(self, *flags: str) -> subprocess.Popen[str]:
-        """Start a run; the caller ends it or waits for it."""
+    def start(self, *flags: str, point: str = "") -> subprocess.Popen[str]:
+        """Start a run; the caller ends it or waits for it. With `point` it kills itself there."""
+        return self.start_words("run", "kills.yaml", "--json", *flags, point=point)
+
+    def start_words(self, *words: str, point: str = "") -> subprocess.Popen[str]:
+        """Start any command."""
         return subprocess.Popen(
-            self.command("run", "kills.yaml", "--json", *flags),
+            self.command(*words),
             cwd=self.folder,
-            env=self.environment(),
+            env=self.environment() | ({VARIABLE: point} if point else {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -80,8 +96,13 @@ class Client:
 
     def run(self, *flags: str) -> tuple[int, dict[str, Any]]:
         """A run to its end: exit code and report."""
-        with self.start(*flags) as process:
+        return self.finish("run", "kills.yaml", "--json", *flags)
+
+    def finish(self, *words: str) -> tuple[int, dict[str, Any]]:
+        """A command that ends with a report, to its end: exit code and report."""
+        with self.start_words(*words) as process:
             output, errors = process.communicate(timeout=RUN_S)
+        self.told.append(errors)
         lines = [json.loads(line) for line in output.splitlines()]
         reports = [line for line in lines if line["event"] == "report"]
         assert len(reports) == 1, f"no report; stderr: {errors}"
@@ -89,14 +110,26 @@ class Client:
 
     def kill_after(self, seconds: float, *flags: str) -> bool:
         """Start a run and SIGKILL it after `seconds`. False when it ended by itself before that."""
-        with self.start(*flags) as process:
+        return self.killed(seconds, "", *flags) != "not"
+
+    def killed(self, seconds: float, point: str, *flags: str) -> str:
+        """Start a run that dies at `point`, if it comes there, or is killed after `seconds`. Returns how it died: "at
+        point", "by us", or "not": then it must have ended as documented.
+        """
+        by_us = False
+        with self.start(*flags, point=point) as process:
             try:
-                process.communicate(timeout=seconds)
+                _, errors = process.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.communicate()
-                return True
-        return False
+                by_us = True
+                _, errors = process.communicate()
+        self.told.append(errors)
+        assert process.returncode in {0, 3, 5, -signal.SIGKILL}, f"exit {process.returncode}: {errors}"
+        assert "Traceback" not in errors, errors
+        if process.returncode != -signal.SIGKILL:
+            return "not"
+        return "by us" if by_us else "at point"
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of the state file."""
@@ -104,25 +137,39 @@ class Client:
             return connection.execute(sql).fetchall()
 
 
-def assert_nothing_charged_twice(client: Client, ledger: dict[str, Any]) -> None:
-    """No input was executed twice, and nothing was executed that the state does not know of.
+def canonical(value: Any) -> str:
+    """An input as text by which inputs can be compared."""
+    return json.dumps(json.loads(value) if isinstance(value, str | bytes) else value, sort_keys=True)
+
+
+def paid_by_input(ledger: dict[str, Any]) -> Counter[str]:
+    """Executions that cost something or still run, by input. Failures of fal's own servers are free."""
+    return Counter(
+        canonical(execution["input"])
+        for execution in ledger["executions"]
+        if execution["status_code"] in {None, 200} or execution["cost"] > 0
+    )
+
+
+def assert_nothing_charged_twice(
+    client: Client, ledger: dict[str, Any], *, confirmed: Counter[str] | None = None
+) -> None:
+    """No input was paid for more often than it is in the manifest, or than the user confirmed beyond that; and nothing
+    was executed that the state does not know of.
 
     An execution that the state knows only as an intent without an answer is the one allowed gap: its job is unknown.
     """
-    executions = ledger["executions"]
-    by_input = Counter(json.dumps(execution["input"], sort_keys=True) for execution in executions)
-    assert [text for text, count in by_input.items() if count > 1] == []
+    allowed = confirmed or Counter()
+    paid = paid_by_input(ledger)
+    assert {text: count for text, count in paid.items() if count > client.repeat + allowed[text]} == {}
     known = {request_id for (request_id,) in client.query("SELECT request_id FROM requests")}
-    unknown_inputs = {
-        json.dumps(json.loads(given), sort_keys=True)
-        for (given,) in client.query("SELECT input FROM jobs WHERE state = 'unknown'")
-    }
+    unknown_inputs = {canonical(given) for (given,) in client.query("SELECT input FROM jobs WHERE state = 'unknown'")}
     strangers = [
         execution
-        for execution in executions
-        if execution["request_id"] not in known and json.dumps(execution["input"], sort_keys=True) not in unknown_inputs
+        for execution in ledger["executions"]
+        if execution["request_id"] not in known and canonical(execution["input"]) not in unknown_inputs
     ]
-    assert strangers == []
+    assert [one for one in strangers if not allowed[canonical(one["input"])]] == []
 
 
 def assert_files_whole(client: Client) -> None:
@@ -139,10 +186,17 @@ def assert_files_whole(client: Client) -> None:
         with Image.open(place) as picture:
             picture.load()
             assert picture.size == (64, 48)
+    on_disk = {place.relative_to(client.folder / "out").as_posix() for place in (client.folder / "out").rglob("*.png")}
+    assert on_disk == {path for path, _, _ in rows}, "a file that no job knows, or a job without its file"
     assert [str(place) for place in (client.folder / "out").rglob("*.part*")] == []
 
 
-def wait_until(condition: Any, *, seconds: float, what: str) -> None:
+def pictures(client: Client) -> dict[str, str]:
+    """Name and hash of every picture on disk."""
+    return {place.name: hashlib.sha256(place.read_bytes()).hexdigest() for place in client.state.parent.rglob("*.png")}
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float, what: str) -> None:
     """Poll `condition` until it holds; fail the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

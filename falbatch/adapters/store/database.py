@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sqlite3
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from falbatch.adapters.store.journal import remains
+from falbatch.adapters.store.whole import defect
 from falbatch.errors import DiskFull, OutputError, StateError
 
 if TYPE_CHECKING:
@@ -18,7 +21,10 @@ APPLICATION_ID: Final = 0x66616C62
 """`falb` in ASCII, in the header of every state file: tells ours from other SQLite files."""
 
 QUICK_CHECK_BYTES: Final = 64 * 1024 * 1024
-"""Files up to this size are checked for damage at open (about 0.1 s); larger ones where they are read."""
+"""Files up to this size are checked for damage at open (half a second at most); larger ones where they are read."""
+
+FIRST_PAGE: Final = 4096
+"""Bytes of a file that holds nothing yet."""
 
 BUSY_MS: Final = 10_000
 """How long a reader waits for the writer's moment of exclusive access."""
@@ -115,6 +121,20 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     );
     CREATE TABLE selection (job_id INTEGER PRIMARY KEY); -- the jobs of a run with --limit, --sample or --where
     """,
+    """
+    ALTER TABLE attempts ADD COLUMN reserved_nano INTEGER NOT NULL DEFAULT 0; -- nano-dollars expected at its submit
+    ALTER TABLE attempts ADD COLUMN named_id TEXT;   -- a request id that came with an error
+    -- The submits whose fate is open; a run over a million jobs has few of them.
+    CREATE INDEX attempts_open ON attempts (job_id) WHERE outcome IS NULL OR outcome = 'no_answer';
+    ALTER TABLE requests DROP COLUMN cost;
+    ALTER TABLE requests ADD COLUMN cost_nano INTEGER; -- NULL: not ended, or no price is known
+    CREATE TABLE prices (
+        endpoint TEXT PRIMARY KEY,
+        nano_per_unit INTEGER NOT NULL,
+        unit TEXT NOT NULL,
+        at REAL NOT NULL               -- when fal said so
+    ) WITHOUT ROWID;
+    """,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
@@ -126,15 +146,22 @@ def open_writer(path: Path) -> sqlite3.Connection:
     Raises `StateError` for a damaged, foreign or newer file, `OutputError` where the folder cannot be written.
     """
     with translated(path):
+        if _size(path) == 0 and _size(path, "-wal") > 0:
+            # SQLite throws a -wal away, with all that was committed in it, when it finds the file itself empty.
+            raise _damaged(path, f"it is empty or gone; {path.name}-wal, which goes with it, is not")
         path.touch(mode=0o600)
+        # A file that is not ours, or not whole, stays as it is, to the byte: a writer that closes it would move what
+        # lies in its -wal.
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with contextlib.closing(_connect(path, "rw" if _is_hot(path) else "ro")) as look:
+            if not _is_blank(look):
+                _check_file(look, path)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
         try:
             connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-            # Checked before anything is set: a file that is not ours stays as it is, to the byte.
             if _is_blank(connection):
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            else:
-                _check_file(connection, path)
             _configure(connection)
             _migrate(connection, path)
         except BaseException:
@@ -143,23 +170,24 @@ def open_writer(path: Path) -> sqlite3.Connection:
         return connection
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
+def open_reader(path: Path, *, is_checked: bool = False) -> sqlite3.Connection:
     """Open an existing state file for reading, also while a run writes to it. It may create temporary tables.
 
-    A file whose making was cut short reads as the state of a batch that never ran. Raises `StateError` for a
-    missing, damaged, foreign or differently versioned file.
+    A file whose making was cut short reads as the state of a batch that never ran. `is_checked`: the caller has it open
+    for writing. Raises `StateError` for a missing, damaged, foreign or differently versioned file.
     """
+    if _size(path) == 0 and (left := remains(path)):
+        raise _damaged(path, f"it is {'empty' if path.exists() else 'gone'}, beside it is {left}")
     if not path.is_file():
         raise StateError(
             f"{path}: there is no state file",
             advice="Give the manifest or the output folder of a batch that has run.",
         )
     with translated(path):
-        connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-        )
+        connection = _connect(path, "ro")
         try:
-            connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+            if is_checked:
+                return connection
             if _is_blank(connection):
                 connection.close()
                 return open_empty()
@@ -175,17 +203,37 @@ def open_reader(path: Path) -> sqlite3.Connection:
         return connection
 
 
-def open_empty() -> sqlite3.Connection:
+def open_empty(version: int | None = None) -> sqlite3.Connection:
     """The state of a batch that never ran, in memory: lets a plan be made without writing anything."""
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    for script in MIGRATIONS:
+    for script in MIGRATIONS[:version]:
         connection.executescript(script)
     return connection
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+    return connection
+
+
+def _size(path: Path, ending: str = "") -> int:
+    place = path.with_name(path.name + ending)
+    return place.stat().st_size if place.is_file() else 0
+
+
+def _is_hot(path: Path) -> bool:
+    """True when the making of the file was cut short in its very first step, which only a writer can undo."""
+    return _size(path, "-journal") > 0 and _size(path) <= FIRST_PAGE
 
 
 def _is_blank(connection: sqlite3.Connection) -> bool:
     """True for a new file, and for one whose making was cut short (killed, disk full) before it held a table."""
     if connection.execute("PRAGMA application_id").fetchone()[0] not in {0, APPLICATION_ID}:
+        return False
+    if connection.execute("PRAGMA page_count").fetchone()[0] > 1:
         return False
     return _version(connection) == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
 
@@ -203,6 +251,13 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _check_file(connection: sqlite3.Connection, path: Path) -> None:
+    check_ours(connection, path)
+    if path.stat().st_size <= QUICK_CHECK_BYTES:
+        check_whole(connection, path)
+
+
+def check_ours(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises `StateError` for the database of another program, or of a newer falbatch."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StateError(f"{path}: this is not a falbatch state file", advice="Give the batch another output folder.")
     version = _version(connection)
@@ -211,10 +266,14 @@ def _check_file(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: written by a newer falbatch (format {version}, this one reads up to {SCHEMA_VERSION})",
             advice="Upgrade falbatch; nothing in the file was touched.",
         )
-    if path.stat().st_size <= QUICK_CHECK_BYTES:
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise _damaged(path, str(verdict))
+
+
+def check_whole(connection: sqlite3.Connection, path: Path, *, to_the_last_row: bool = False) -> None:
+    """Raises `DamagedState` when the database is damaged; `path` is what the message calls it."""
+    with translated(path), contextlib.closing(open_empty(_version(connection))) as expected:
+        found = defect(connection, expected, to_the_last_row=to_the_last_row)
+    if found:
+        raise _damaged(path, found)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -228,12 +287,21 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]}; PRAGMA user_version = {number + 1}; COMMIT;")
 
 
+class DamagedState(StateError):
+    """Raised for a state file that SQLite cannot read as a whole."""
+
+
 def _damaged(path: Path, detail: str) -> StateError:
-    return StateError(
+    return DamagedState(
         f"{path}: the state file is damaged ({detail})",
-        advice="Nothing was submitted. Restore it from a copy, or move it away and check your fal dashboard before "
-        "running again: without it, jobs that were paid for are not known.",
+        advice="`falbatch run MANIFEST` puts it together again from its copy and its journal where they are beside it. "
+        "Without them, move it away and check your fal dashboard before running again: jobs that were paid for are "
+        "not known.",
     )
+
+
+_TROUBLE: Final = ("SQLITE_IOERR", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_INTERRUPT", "SQLITE_READONLY_ROLLBACK")
+"""The disk or the system would not, or a -journal is in the way: that says nothing of the file."""
 
 
 @contextlib.contextmanager
@@ -246,6 +314,11 @@ def translated(path: Path) -> Iterator[None]:
         if name.startswith("SQLITE_FULL") or name in {"SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}:
             raise DiskFull(
                 f"{path}: no space left for the state file", advice="Free some space and run again."
+            ) from error
+        if name.startswith(_TROUBLE):
+            raise StateError(
+                f"{path}: cannot be read or written just now ({error})",
+                advice="Nothing was changed. Check the disk; the same command goes on.",
             ) from error
         if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
             raise OutputError(

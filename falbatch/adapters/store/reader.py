@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from falbatch.adapters.store import spending
 from falbatch.core.model import JobKey
 from falbatch.core.record import OpenJob, RequestOnRecord, StoredFile, StoredResult
 from falbatch.core.report import BatchStatus, FailureGroup, UnknownJob
@@ -23,8 +24,9 @@ UNKNOWN_SHOWN: Final = 1_000
 
 _OPEN_JOB: Final = (
     "SELECT j.id, j.key, j.seq, j.name, j.endpoint, j.input, j.state, j.attempts, j.failures,"
-    " r.request_id, r.status_url, r.response_url, r.cancel_url, r.accepted_at"
+    " coalesce(a.reserved_nano, 0), r.request_id, r.status_url, r.response_url, r.cancel_url, r.accepted_at"
     " FROM jobs j LEFT JOIN requests r ON r.request_id = j.request_id"
+    " LEFT JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt"
 )
 
 _PLANNED: Final = (
@@ -97,7 +99,7 @@ def at_fal(connection: sqlite3.Connection) -> list[OpenJob]:
 
 
 def _open_job(row: Any) -> OpenJob:
-    job_id, key, seq, name, endpoint, input_json, state, attempts, failures, request_id, *request = row
+    job_id, key, seq, name, endpoint, input_json, state, attempts, failures, reserved, request_id, *request = row
     return OpenJob(
         job_id=job_id,
         key=JobKey(key),
@@ -108,6 +110,7 @@ def _open_job(row: Any) -> OpenJob:
         state=State(state),
         attempts=attempts,
         failures=failures,
+        reserved=reserved,
         request=None if request_id is None else RequestOnRecord(request_id, endpoint, *request),
     )
 
@@ -131,6 +134,11 @@ def path_owner(connection: sqlite3.Connection, path: str) -> int | None:
     """The job that has this path on record, on a disk that may not tell upper from lower case."""
     row = connection.execute("SELECT job_id FROM artifacts WHERE path_fold = ?", (path.casefold(),)).fetchone()
     return None if row is None else int(row[0])
+
+
+def job(connection: sqlite3.Connection, job_id: int) -> OpenJob:
+    """One job as it stands now."""
+    return _open_job(connection.execute(f"{_OPEN_JOB} WHERE j.id = ?", (job_id,)).fetchone())
 
 
 def status(connection: sqlite3.Connection, *, running: bool) -> BatchStatus:
@@ -167,6 +175,7 @@ def _status(connection: sqlite3.Connection, unknown_states: tuple[str, ...]) -> 
         failures=_grouped(connection, State.FAILED),
         stuck=_grouped(connection, State.SUBMITTED, State.COMPLETED),
         unknown=_unknown(connection, unknown_states),
+        money=spending.money(connection),
     )
 
 

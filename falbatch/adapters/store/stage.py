@@ -140,6 +140,11 @@ def in_states(connection: sqlite3.Connection, states: tuple[State, ...]) -> list
     return [EndedJob(job_id, name, State(state), error_type) for job_id, name, state, error_type in rows]
 
 
+def endpoints(connection: sqlite3.Connection) -> list[str]:
+    """The endpoints of the staged jobs."""
+    return [row[0] for row in connection.execute("SELECT DISTINCT endpoint FROM stage ORDER BY endpoint")]
+
+
 def clashes(connection: sqlite3.Connection, *, file: str, line: int, column: int) -> list[Problem]:
     """Names that two jobs share, on a disk that may not tell upper from lower case. Place: `output.name`."""
     rows = connection.execute(

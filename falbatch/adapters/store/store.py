@@ -8,19 +8,24 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
-from falbatch.adapters.store import reader, stage
-from falbatch.adapters.store.database import open_reader, open_writer, translated
-from falbatch.adapters.store.writer import RESERVE_BYTES, Writer, in_transaction, log_event, reserve_path
+from falbatch.adapters.store import journal, reader, spending, stage
+from falbatch.adapters.store.apply import log_event
+from falbatch.adapters.store.database import DamagedState, open_reader, translated
+from falbatch.adapters.store.mend import keep_copy, open_mended
+from falbatch.adapters.store.writer import RESERVE_BYTES, Writer, in_transaction, reserve_path
 from falbatch.core.state import Event, State, after
-from falbatch.errors import StateError
+from falbatch.errors import FalbatchError, StateError
+from falbatch.faultpoints import fault_point
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from falbatch.core.changes import Change
+    from falbatch.core.money import Price, Purse
     from falbatch.core.plan import Again
+    from falbatch.core.reconcile import LostSubmit
     from falbatch.core.record import OpenJob, StoredFile, StoredResult
     from falbatch.core.report import BatchStatus
 
@@ -32,20 +37,31 @@ class Store:
         self.path = path
         self.connection = connection
         self.writer = Writer(connection, path)
-        self.reading = open_reader(path)
+        self.reading = open_reader(path, is_checked=True)
+        self._had_recorded = False
+        self.mended = ""
+        """What had to be put together again when the file was opened, in words; "" for nothing."""
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, path: Path) -> Iterator[Store]:
         """Open or create the state file; close it whole at the end."""
-        with contextlib.closing(open_writer(path)) as connection:
+        connection, mended = open_mended(path)
+        with contextlib.closing(connection):
             _keep_room(path)
             store = cls(path, connection)
+            store.mended = mended
             try:
                 yield store
+                if store.has_recorded or mended or journal.tells(path):
+                    # A copy that cannot be made costs nothing but itself: the journal stays, and knows the same.
+                    with contextlib.suppress(FalbatchError):
+                        keep_copy(path, connection)
             finally:
                 store.reading.close()
                 reserve_path(path).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    journal.tidy(path)
 
     def check(self, *, name: str, target: str) -> None:
         """Refuse a file that belongs to another batch or another kind of fal. Writes nothing."""
@@ -72,6 +88,7 @@ class Store:
 
         with translated(self.path):
             in_transaction(self.connection, work)
+        fault_point("plan.adopted")
 
     def _claim(self, name: str, target: str, manifest: str, at: float) -> None:
         runner = json.dumps({"pid": os.getpid(), "host": platform.node(), "since": at})
@@ -80,14 +97,33 @@ class Store:
             " manifest = excluded.manifest, runner = excluded.runner",
             (name, target, manifest, at, runner),
         )
+        log_event(self.connection, at, None, "run_started", runner)
+        self._give_up_submits(at)
+
+    def _give_up_submits(self, at: float) -> None:
         moved = self.connection.execute(
             "UPDATE jobs SET state = ?, error_type = 'no_answer', updated_at = ?,"
             " error = 'the program ended between its submit and the answer' WHERE state = ?",
             (after(State.SUBMITTING, Event.NO_ANSWER), at, State.SUBMITTING),
         )
-        log_event(self.connection, at, None, "run_started", runner)
         if moved.rowcount:
             log_event(self.connection, at, None, Event.NO_ANSWER, f"{moved.rowcount} submits had no answer")
+
+    def resume(self, *, at: float) -> None:
+        """Go on with the state as it is, without a manifest: what was being submitted becomes unknown."""
+        with translated(self.path):
+            in_transaction(self.connection, lambda: self._give_up_submits(at))
+
+    def new_writer(self) -> Writer:
+        """A writer for one run; the one before has ended."""
+        self._had_recorded = self.has_recorded
+        self.writer = Writer(self.connection, self.path)
+        return self.writer
+
+    @property
+    def has_recorded(self) -> bool:
+        """True when changes were written since the file was opened."""
+        return self._had_recorded or self.writer.has_written
 
     def _open_again(self, job_ids: Iterable[int], event: Event, at: float) -> None:
         for job_id in job_ids:
@@ -107,34 +143,95 @@ class Store:
         """Write changes; return when they are on disk."""
         await self.writer.record(*happened)
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """A file that is too large to be checked at every open shows its damage here: the next run looks closely."""
+        try:
+            with translated(self.path):
+                yield
+        except DamagedState:
+            with contextlib.suppress(OSError):
+                journal.note_doubt(self.path)
+            raise
+
     def paid_jobs(self) -> list[OpenJob]:
         """Jobs whose request or result is at hand."""
-        with translated(self.path):
+        with self._reading():
             return reader.paid_jobs(self.reading)
 
     def planned_after(self, seq: int, limit: int) -> list[OpenJob]:
         """The next jobs to submit, in the manifest's order."""
-        with translated(self.path):
+        with self._reading():
             return reader.planned_after(self.reading, seq, limit)
 
     def result_of(self, job_id: int) -> StoredResult | None:
         """The stored result of a job."""
-        with translated(self.path):
+        with self._reading():
             return reader.result_of(self.reading, job_id)
 
     def files_of(self, job_id: int) -> list[StoredFile]:
         """The artifacts on record for a job."""
-        with translated(self.path):
+        with self._reading():
             return reader.files_of(self.reading, job_id)
 
     def path_owner(self, path: str) -> int | None:
         """The job that has this output path on record."""
-        with translated(self.path):
+        with self._reading():
             return reader.path_owner(self.reading, path)
+
+    def lost_submits(self) -> list[LostSubmit]:
+        """Submits without an answer."""
+        with self._reading():
+            return spending.lost_submits(self.reading)
+
+    def has_unknown(self) -> bool:
+        """True when some job's submit got no answer."""
+        with self._reading():
+            return spending.has_unknown(self.reading)
+
+    def known_requests(self, request_ids: Collection[str]) -> set[str]:
+        """Those of `request_ids` that are on record."""
+        with self._reading():
+            return spending.known_requests(self.reading, request_ids)
+
+    def is_under_way(self, endpoint: str, input_json: bytes) -> bool:
+        """True while a submit of this very input waits for its answer."""
+        with self._reading():
+            return spending.is_under_way(self.reading, endpoint, input_json)
+
+    def job(self, job_id: int) -> OpenJob:
+        """One job as it stands now."""
+        with self._reading():
+            return reader.job(self.reading, job_id)
+
+    def purse(self, limit: int | None) -> Purse:
+        """The batch's money as it stands on record."""
+        with self._reading():
+            return spending.purse(self.reading, limit)
+
+    def prices(self) -> dict[str, Price]:
+        """fal's prices as they were last heard, by endpoint."""
+        with self._reading():
+            return spending.prices(self.reading)
+
+    def unsettled_endpoints(self) -> list[str]:
+        """The endpoints of jobs whose cost is still open."""
+        with self._reading():
+            return spending.unsettled_endpoints(self.reading)
+
+    def take_prices(self, heard: Mapping[str, Price], in_force: Mapping[str, Price]) -> None:
+        """Keep the prices that fal named; reckon what ended before a price was known. Before a run's work begins."""
+
+        def work() -> None:
+            spending.keep_prices(self.connection, heard)
+            spending.price_ended(self.connection, in_force.items())
+
+        with self._reading():
+            in_transaction(self.connection, work)
 
     def status(self) -> BatchStatus:
         """How the batch stands; asked after the run's work, so nothing is being submitted."""
-        with translated(self.path):
+        with self._reading():
             return reader.status(self.reading, running=False)
 
 

@@ -1,0 +1,268 @@
+"""The journal: which submits left and what came of them, a second time, outside the state file.
+
+If the state file is damaged, thrown away or replaced by an older one, the journal still knows what may have been paid
+for since the last good copy. Lines of JSON, each behind its own checksum, appended and synced right after the commit
+that they repeat, so that it never claims more than was on record. The first line says from where it goes on: a journal
+tells everything only together with the copy of that moment. It begins anew when a good copy holds all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from falbatch.core import changes
+from falbatch.core.state import Event
+from falbatch.exactjson import parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from falbatch.core.changes import Change
+
+BEGUN: Final = "begun"
+COPIED: Final = "copied"
+DOUBTED: Final = "doubted"
+STARTED: Final = "started"
+
+_SUBMIT: Final = b'{"key"'
+"""How a line about a submit begins."""
+
+PAGE_BYTES: Final = 4096
+"""A program that is killed while it writes leaves whole pages of what it wrote. A last line that ends there is no
+damage: whoever waited for it to be on disk was never told, so its POST did not leave, or its answer is looked for."""
+
+LINE_LEAST: Final = 128
+"""Bytes: more than the first line has, less than it and another that tells of a submit."""
+
+
+def journal_path(state: Path) -> Path:
+    """Where the journal of a state file is."""
+    return state.with_suffix(".journal")
+
+
+def copy_path(state: Path) -> Path:
+    """Where the last good copy of a state file is."""
+    return state.with_name(state.name + ".copy")
+
+
+def remains(state: Path) -> str:
+    """What lies there of a state file that is gone, by name; "" when nothing does."""
+    places = (copy_path(state), journal_path(state), state.with_name(state.name + "-wal"))
+    return " and ".join(place.name for place in places if place.is_file() and place.stat().st_size)
+
+
+class Age(NamedTuple):
+    """A moment in the life of a batch. Of two files of one batch, the later one has the greater age."""
+
+    made: float
+    """When the batch was made: no two batches share it. 0 before that."""
+    happened: int
+    """The latest of its events."""
+    submits: int
+    """Its attempts."""
+
+
+def age_of(connection: sqlite3.Connection) -> Age:
+    """How far a state file is. Raises `sqlite3.DatabaseError` when it does not say."""
+    made = connection.execute("SELECT created_at FROM batch").fetchone()
+    happened = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
+    submits = connection.execute("SELECT count(*) FROM attempts").fetchone()[0]
+    if made is not None and not isinstance(made[0], float):
+        raise sqlite3.DatabaseError("it does not say when it was made")
+    return Age(made[0] if made else 0.0, happened, submits)
+
+
+def begin(state: Path, age: Age) -> None:
+    """Begin a journal that goes on from a state file of this `age`; the old one's place is taken in one step."""
+    path = journal_path(state)
+    fresh = path.with_name(path.name + ".part")
+    fresh.unlink(missing_ok=True)
+    _write(fresh, _sealed({"event": BEGUN, "age": age}))
+    fresh.replace(path)
+    sync(path.parent)
+
+
+def tells(state: Path) -> bool:
+    """True when the journal has more than its first line."""
+    path = journal_path(state)
+    return path.is_file() and path.stat().st_size >= LINE_LEAST
+
+
+def tidy(state: Path) -> None:
+    """Remove a journal that has nothing to tell: nothing was ever submitted."""
+    journal = None if tells(state) else read(state)
+    if journal is not None and journal.base is not None and journal == Journal(journal.base._replace(submits=0)):
+        journal_path(state).unlink()
+
+
+def note_copy(state: Path, age: Age) -> None:
+    """Say that a copy of this `age`, which has all of the journal so far, is about to be put in its place."""
+    append(state, [_sealed({"event": COPIED, "age": age})])
+
+
+def note_doubt(state: Path) -> None:
+    """Say that the state file could not be read somewhere: the next run looks at every byte of it."""
+    append(state, [_sealed({"event": DOUBTED})])
+
+
+def append(state: Path, lines: Iterable[bytes]) -> None:
+    """Write `lines` durably, all or nothing. Raises `OSError`."""
+    _write(journal_path(state), b"".join(lines))
+
+
+def _write(path: Path, text: bytes) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        view = memoryview(b"\n" + text if is_torn else text)
+        try:
+            while view:
+                view = view[os.write(descriptor, view) :]
+        except OSError:
+            os.ftruncate(descriptor, size)  # else the next line would begin in the middle of this one
+            raise
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def line_of(change: Change, connection: sqlite3.Connection) -> bytes | None:
+    """What the journal says of a change that is on record; None for those that are about no submit."""
+    if not isinstance(
+        change, changes.SubmitStarted | changes.SubmitNotAccepted | changes.SubmitAccepted | changes.RequestFound
+    ):
+        return None
+    row = connection.execute(
+        "SELECT hex(key), endpoint, mode, replica, j.name, origin, input, b.name, b.target, b.created_at"
+        " FROM jobs j LEFT JOIN batch b WHERE id = ?",
+        (change.job_id,),
+    ).fetchone()
+    key, *described, given, batch, target, made = row
+    facts: dict[str, Any] = {"key": key, "attempt": change.attempt, "at": change.at, **_facts(change)}
+    if not isinstance(change, changes.SubmitStarted | changes.RequestFound):
+        return _sealed(facts)
+    facts |= dict(zip(("endpoint", "mode", "replica", "name", "origin"), described, strict=True))
+    facts |= {"batch": None if made is None else [batch, target, made]}
+    return _sealed(facts, bytes(given))
+
+
+def _sealed(facts: dict[str, Any], given: bytes = b"") -> bytes:
+    text = json.dumps(facts).encode()
+    if given:  # it is JSON already, and its integers must stay as they are
+        text = text[:-1] + b', "input": ' + given + b"}"
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+@singledispatch
+def _facts(change: Change) -> dict[str, Any]:
+    raise TypeError(f"the journal takes no {type(change).__name__}")
+
+
+@_facts.register(changes.SubmitStarted)
+def _(change: changes.SubmitStarted) -> dict[str, Any]:
+    return {"event": STARTED, "reserved": change.reserved}
+
+
+@_facts.register(changes.SubmitNotAccepted)
+def _(change: changes.SubmitNotAccepted) -> dict[str, Any]:
+    failure = change.failure
+    why = [failure.error_type, failure.message, failure.http_status]
+    return {"event": change.event.value, "named_id": change.request_id, "why": why}
+
+
+@_facts.register(changes.SubmitAccepted)
+def _(change: changes.SubmitAccepted) -> dict[str, Any]:
+    return {"event": Event.ACCEPTED.value, "request_id": change.request_id}
+
+
+@_facts.register(changes.RequestFound)
+def _(change: changes.RequestFound) -> dict[str, Any]:
+    return {"event": Event.FOUND.value, "request_id": change.request_id, "since": change.accepted_at}
+
+
+@dataclass(slots=True)
+class Journal:
+    """What a journal says of itself. What it says of submits is read line by line: there may be millions."""
+
+    base: Age | None = None
+    """Where it goes on from; None when its first line is not there."""
+    copied: list[Age] = field(default_factory=list)
+    """Copies that may have been put in place since: they have what comes before them."""
+    batch: tuple[str, str, float] | None = None
+    """Name, target and making of the batch that the submits belong to."""
+    bad_lines: list[int] = field(default_factory=list)
+    """Numbers of the lines that were cut short or garbled; without a last one that the kernel cut (`PAGE_BYTES`)."""
+    is_doubted: bool = False
+
+
+def read(state: Path) -> Journal | None:
+    """The journal of a state file; None when there is none. Raises `OSError`."""
+    journal = Journal()
+    with suppress(FileNotFoundError), journal_path(state).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if number > 1 and not line.endswith(b"\n") and file.tell() % PAGE_BYTES == 0:
+                break
+            try:
+                _take(journal, number, _opened(line))
+            except (ValueError, KeyError, TypeError):
+                journal.bad_lines.append(number)
+        return journal
+    return None
+
+
+def submits(state: Path) -> Iterator[dict[str, Any]]:
+    """All lines about submits that can be read, in their order."""
+    with suppress(FileNotFoundError), journal_path(state).open("rb") as file:
+        for line in file:
+            with suppress(ValueError):
+                text = _opened(line)
+                if text.startswith(_SUBMIT):
+                    yield parse_json(text)
+
+
+def _opened(line: bytes) -> bytes:
+    seal, text = line[:9], line[9:-1]
+    if line[-1:] != b"\n" or seal != b"%08x " % zlib.crc32(text):
+        raise ValueError("not as it was written")
+    return text
+
+
+def _take(journal: Journal, number: int, text: bytes) -> None:
+    if text.startswith(_SUBMIT):
+        if journal.batch is None and b'"batch": ' in text and (batch := parse_json(text)["batch"]):
+            name, target, made = batch
+            journal.batch = (str(name), str(target), float(made))
+        return
+    facts = parse_json(text)
+    match facts["event"]:
+        case "begun" if number == 1:
+            journal.base = _age(facts["age"])
+        case "copied":
+            journal.copied.append(_age(facts["age"]))
+        case "doubted":
+            journal.is_doubted = True
+        case other:
+            raise ValueError(other)
+
+
+def _age(words: Any) -> Age:
+    made, happened, submits = words
+    return Age(float(made), int(happened), int(submits))

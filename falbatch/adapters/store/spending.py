@@ -1,0 +1,130 @@
+"""Questions about money and about submits without an answer: what was spent, what is reserved, what was lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from falbatch.core.money import Price, Purse
+from falbatch.core.reconcile import LostSubmit
+from falbatch.core.report import Money
+from falbatch.core.state import State
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterable, Mapping
+
+SUBMIT_MOST_S: Final = 90.0
+"""A submit whose program was killed left no end: it cannot have been under way for longer (fal/queue.py gives it a
+minute, and half of that again for the door)."""
+
+_LOST: Final = "(a.outcome IS NULL OR a.outcome = 'no_answer')"
+"""No answer came, or the program ended before one."""
+
+_AT_FAL: Final = (
+    "SELECT coalesce(sum(a.reserved_nano), 0) FROM jobs j JOIN requests r ON r.request_id = j.request_id"
+    " JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt WHERE j.state = 'submitted'"
+)
+
+
+def money(connection: sqlite3.Connection) -> Money:
+    """What the batch has cost, and what may still come."""
+    now = purse(connection, None)
+    priced, unpriced = connection.execute(
+        "SELECT count(CASE WHEN cost_nano > 0 THEN 1 END), count(CASE WHEN cost_nano IS NULL THEN 1 END)"
+        " FROM requests WHERE ended_at IS NOT NULL"
+    ).fetchone()
+    mean = round(now.spent / priced) if priced else None
+    return Money(spent=now.spent, reserved=now.at_fal + now.lost, mean=mean, unpriced=unpriced)
+
+
+def purse(connection: sqlite3.Connection, limit: int | None) -> Purse:
+    """The batch's money as it stands on record."""
+    (spent,) = connection.execute("SELECT coalesce(sum(cost_nano), 0) FROM requests").fetchone()
+    (lost,) = connection.execute(f"SELECT coalesce(sum(a.reserved_nano), 0) FROM attempts a WHERE {_LOST}").fetchone()
+    (at_fal,) = connection.execute(_AT_FAL).fetchone()
+    return Purse(limit=limit, spent=spent, at_fal=at_fal, lost=lost)
+
+
+def lost_submits(connection: sqlite3.Connection) -> list[LostSubmit]:
+    """Submits that got no answer and whose request is not known; those under way now are none of them."""
+    rows = connection.execute(
+        "SELECT a.job_id, a.attempt, j.endpoint, j.input, a.started_at, a.ended_at, j.state, a.reserved_nano,"
+        " a.named_id"
+        f" FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE {_LOST}"
+        " AND NOT (j.state = 'submitting' AND a.attempt = j.attempts) ORDER BY a.started_at, a.job_id, a.attempt"
+    )
+    return [
+        LostSubmit(
+            job_id=job_id,
+            attempt=attempt,
+            endpoint=endpoint,
+            input_json=bytes(given),
+            left_at=started_at,
+            given_up_at=started_at + SUBMIT_MOST_S if ended_at is None else ended_at,
+            is_open=state == State.UNKNOWN,
+            reserved=reserved,
+            named_id=named_id or "",
+        )
+        for job_id, attempt, endpoint, given, started_at, ended_at, state, reserved, named_id in rows
+    ]
+
+
+def has_unknown(connection: sqlite3.Connection) -> bool:
+    """True when some job's submit got no answer; that of a run which was killed has none either."""
+    found = connection.execute("SELECT 1 FROM jobs WHERE state IN ('unknown', 'submitting') LIMIT 1").fetchone()
+    return found is not None
+
+
+def known_requests(connection: sqlite3.Connection, request_ids: Collection[str]) -> set[str]:
+    """Those of `request_ids` that are on record."""
+    known: set[str] = set()
+    for request_id in request_ids:
+        known.update(*connection.execute("SELECT request_id FROM requests WHERE request_id = ?", (request_id,)))
+    return known
+
+
+def is_under_way(connection: sqlite3.Connection, endpoint: str, input_json: bytes) -> bool:
+    """True while a submit of this very input waits for its answer."""
+    return (
+        connection.execute(
+            "SELECT 1 FROM jobs WHERE state = 'submitting' AND endpoint = ? AND input = ? LIMIT 1",
+            (endpoint, input_json),
+        ).fetchone()
+        is not None
+    )
+
+
+def unsettled_endpoints(connection: sqlite3.Connection) -> list[str]:
+    """The endpoints of jobs whose cost is still open."""
+    rows = connection.execute(
+        "SELECT DISTINCT endpoint FROM jobs WHERE state IN ('submitting', 'submitted', 'unknown') ORDER BY endpoint"
+    )
+    return [row[0] for row in rows]
+
+
+def prices(connection: sqlite3.Connection) -> dict[str, Price]:
+    """fal's prices as they were last heard, by endpoint."""
+    rows = connection.execute("SELECT endpoint, nano_per_unit, unit, at FROM prices")
+    return {endpoint: Price(nano, unit, at) for endpoint, nano, unit, at in rows}
+
+
+def keep_prices(connection: sqlite3.Connection, heard: Mapping[str, Price]) -> None:
+    """Write prices that fal named. The caller holds a transaction."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO prices (endpoint, nano_per_unit, unit, at) VALUES (?, ?, ?, ?)",
+        [(endpoint, price.nano_per_unit, price.unit, price.at) for endpoint, price in heard.items()],
+    )
+
+
+def price_ended(connection: sqlite3.Connection, tariffs: Iterable[tuple[str, Price]]) -> None:
+    """Reckon requests that ended before their price was known. The caller holds a transaction."""
+    for endpoint, price in tariffs:
+        rows = connection.execute(
+            "SELECT r.request_id, r.billable_units FROM requests r JOIN jobs j ON j.id = r.job_id"
+            " WHERE r.cost_nano IS NULL AND r.billable_units IS NOT NULL AND j.endpoint = ?",
+            (endpoint,),
+        ).fetchall()
+        connection.executemany(
+            "UPDATE requests SET cost_nano = ? WHERE request_id = ?",
+            [(price.of(units), request_id) for request_id, units in rows],
+        )

@@ -1,0 +1,103 @@
+"""Carrying a run out: its parts put together, the store's writer beside it, and the report at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from falbatch.adapters import signals
+from falbatch.adapters.clock import SystemClock
+from falbatch.api import connect
+from falbatch.core.backoff import BackoffPolicy
+from falbatch.core.money import to_nano
+from falbatch.core.report import Report, exit_code_of
+from falbatch.engine.execute import Deps, ExecuteSettings, Execution, failure_limit
+from falbatch.engine.spending import Spending
+from falbatch.engine.submit import Stop
+from falbatch.errors import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from falbatch.adapters.store.store import Store
+    from falbatch.core.events import Listener
+    from falbatch.core.manifest import Manifest
+    from falbatch.core.money import Price
+    from falbatch.core.report import BatchStatus, RunTally
+    from falbatch.errors import FalbatchError
+
+
+def make_report(
+    status: BatchStatus,
+    tally: RunTally,
+    error: FalbatchError | None,
+    *,
+    output: Path,
+    whole_run: bool,
+    unchanged: bool = False,
+) -> Report:
+    """What a run came to: its exit code is that of what ended it, else what the batch's states say."""
+    exit_code = exit_code_of(status, whole_run=whole_run)
+    if error is not None:
+        exit_code = error.exit_code
+    elif tally.stopped_by:
+        exit_code = ExitCode.INCOMPLETE if unchanged else ExitCode.STOPPED
+    advice = error.advice if error else ""
+    return Report(status, tally, str(output), exit_code, advice=advice, unchanged=unchanged)
+
+
+async def execute(
+    store: Store,
+    target: connect.Target,
+    fal: connect.Fal,
+    settings: ExecuteSettings,
+    prices: Mapping[str, Price],
+    *,
+    output: Path,
+    listen: Listener,
+    watch_signals: bool,
+) -> tuple[FalbatchError | None, str]:
+    """Put the parts together and do all that is open. Returns what ended it early, and why it was told to stop."""
+    stop = Stop()
+    spending = Spending(store.purse(settings.max_cost_nano), prices)
+    async with connect.open_output(target, output, downloads=settings.downloads) as files:
+        deps = Deps(store, fal.queue, fal.platform, files, SystemClock(), listen, spending)
+        execution = Execution(deps, settings, stop)
+        await perform(execution, store, watch_signals=watch_signals)
+    return execution.ended_by, stop.reason
+
+
+async def perform(execution: Execution, store: Store, *, watch_signals: bool) -> None:
+    """Run `execution` with the store's writer beside it, so that what was handed over is written whatever happens."""
+    writer = store.new_writer()
+    async with anyio.create_task_group() as helpers:
+        helpers.start_soon(writer.run)
+        if watch_signals:
+            helpers.start_soon(signals.watch, execution.stop)
+        try:
+            await execution.run()
+        finally:
+            writer.close()
+            with anyio.CancelScope(shield=True):
+                await writer.closed.wait()
+            helpers.cancel_scope.cancel()
+
+
+def execute_settings(manifest: Manifest, total: int) -> ExecuteSettings:
+    """The manifest's limits as the engine's settings; `total` jobs turn shares into counts."""
+    failures = manifest.budget.max_failures
+    return ExecuteSettings(
+        in_flight=manifest.limits.in_flight,
+        submits_per_s=manifest.limits.submits_per_s,
+        polls_per_s=manifest.limits.polls_per_s,
+        downloads=manifest.limits.downloads,
+        attempts=manifest.retry.attempts,
+        retry_ratio=manifest.retry.budget,
+        backoff=BackoffPolicy(manifest.retry.first_s, manifest.retry.cap_s),
+        max_failures=failure_limit(failures.count, failures.share, total) if failures else None,
+        max_equal_failures=manifest.budget.max_equal_failures,
+        max_cost_nano=None if manifest.budget.max_cost is None else to_nano(manifest.budget.max_cost),
+        sidecar=manifest.output.sidecar,
+    )

@@ -1,0 +1,211 @@
+"""Settling submits that got no answer, from fal's own request list, while the run goes on and at its end.
+
+    unknown ─▶ look through the list ─▶ found: the job goes on with its request
+                  ▲        │
+                  └─ later ┘ not there: it may still run, or the list may lag; after its patience it stays unknown
+
+Which request answers which submit is decided in `core/reconcile.py`. Nothing here submits anything.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from falbatch.core.changes import RequestFound
+from falbatch.core.classify import is_account_trouble
+from falbatch.core.events import Listener, Reconciled
+from falbatch.core.reconcile import FIRST_LOOK_S, SKEW_S, Listed, LostSubmit, match, next_look_s, patience_s
+from falbatch.core.record import OpenJob, RequestOnRecord
+from falbatch.core.state import Event
+from falbatch.errors import HttpError, TransportError, WireError
+from falbatch.faultpoints import fault_point
+
+if TYPE_CHECKING:
+    from falbatch.engine.ports import Clock, Queue, RequestList, Store
+    from falbatch.engine.spending import Spending
+    from falbatch.engine.wait import PollScheduler
+
+PAGES_MOST: Final = 200
+"""Pages of the list read at one look: 20,000 requests. What lies beyond is looked for at the next one."""
+
+
+class Reconciler:
+    """Looks for lost submits. `wait_s` tells when to `look` next; touched by one task."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        requests: RequestList,
+        queue: Queue,
+        clock: Clock,
+        spending: Spending,
+        polls: PollScheduler,
+        patience: float | None,
+        listen: Listener,
+    ) -> None:
+        self._store = store
+        self._requests = requests
+        self._queue = queue
+        self._clock = clock
+        self._spending = spending
+        self._polls = polls
+        self._patience = patience
+        """Seconds to look for each, None by how long such jobs take."""
+        self._listen = listen
+        self._pause_s = FIRST_LOOK_S
+        self._next_at_s: float | None = None
+        self._since_s: dict[tuple[int, int], float] = {}
+        """When each lost submit left, by job and attempt; monotonic."""
+        self._is_refused = False
+        self._refused: set[str] = set()
+        """Endpoints whose requests fal does not list."""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Those of earlier runs: looked for at once, and for as long as their patience is not over yet."""
+        now_s, unix_s = self._clock.now_s(), self._clock.unix_s()
+        for submit in self._open():
+            self._since_s[submit.job_id, submit.attempt] = now_s - max(0.0, unix_s - submit.left_at)
+            self._next_at_s = now_s
+
+    def noticed(self) -> None:
+        """A submit got no answer just now."""
+        if self._is_refused:
+            return
+        self._pause_s = FIRST_LOOK_S
+        soon_s = min(self._clock.now_s() + FIRST_LOOK_S, self._until_s())
+        self._next_at_s = soon_s if self._next_at_s is None else min(self._next_at_s, soon_s)
+
+    def _until_s(self) -> float:
+        """When the last patience is over, by what is known now of how long such jobs take."""
+        now_s = self._clock.now_s()
+        until_s = float("-inf")
+        for submit in self._open():
+            since_s = self._since_s.setdefault((submit.job_id, submit.attempt), now_s)
+            patience = self._patience
+            if patience is None:
+                patience = patience_s(self._polls.usual_s(submit.endpoint))
+            until_s = max(until_s, since_s + patience)
+        return until_s
+
+    def wait_s(self) -> float | None:
+        """Seconds until the next look; None when there is nothing to look for, or no patience left."""
+        return None if self._next_at_s is None else max(0.0, self._next_at_s - self._clock.now_s())
+
+    async def look(self) -> list[OpenJob]:
+        """Look once. The jobs whose requests were found: they are `submitted` now, and nobody follows them yet."""
+        began_s = self._clock.now_s()
+        found: list[OpenJob] = []
+        trouble = ""
+        try:
+            await self._look_for_named(found)
+        except WireError as error:
+            trouble = self._trouble(error, None)
+        for endpoint, since in self._endpoints().items():
+            if self._is_refused or endpoint in self._refused:
+                continue
+            try:
+                listed = await self._list(endpoint, since)
+                fault_point("reconcile.listed")
+                await self._adopt(endpoint, listed, found)
+            except WireError as error:
+                trouble = self._trouble(error, endpoint)
+        left = {submit.job_id for submit in self._open()}
+        until_s = self._until_s()
+        self._schedule(began_s, until_s, is_over=self._is_refused or set(self._endpoints()) <= self._refused)
+        left_s = 0.0 if self._next_at_s is None else max(0.0, until_s - self._clock.now_s())
+        self._listen(Reconciled(len(found), len(left), left_s, trouble, frozenset(job.job_id for job in found)))
+        return found
+
+    def _trouble(self, error: WireError, endpoint: str | None) -> str:
+        """Why nothing can be learned now. A key without the right, or no such API or endpoint: asking again in this run
+        would not change that."""
+        has_no_platform = isinstance(error, TransportError) and error.kind == "no_platform"
+        if is_account_trouble(error) or has_no_platform:
+            self._is_refused = True
+        elif endpoint is not None and isinstance(error, HttpError) and error.status == 404:
+            self._refused.add(endpoint)
+        return str(error)
+
+    def _schedule(self, began_s: float, until_s: float, *, is_over: bool) -> None:
+        # The look that ends the patience is the one that began after it.
+        if is_over or began_s >= until_s:
+            self._next_at_s = None
+            return
+        now_s = self._clock.now_s()
+        wait_s, self._pause_s = next_look_s(self._pause_s, until_s - now_s)
+        self._next_at_s = now_s + wait_s
+
+    def _open(self) -> list[LostSubmit]:
+        return [submit for submit in self._store.lost_submits() if submit.is_open]
+
+    def _endpoints(self) -> dict[str, float]:
+        """Where to look, and since when (Unix seconds)."""
+        since: defaultdict[str, float] = defaultdict(lambda: float("inf"))
+        for submit in self._open():
+            since[submit.endpoint] = min(since[submit.endpoint], submit.left_at - SKEW_S)
+        return dict(since)
+
+    async def _look_for_named(self, found: list[OpenJob]) -> None:
+        """Errors that named a request: fal's queue knows whether it exists."""
+        for submit in self._open():
+            if not submit.named_id or self._store.known_requests([submit.named_id]):
+                continue
+            request = RequestOnRecord(submit.named_id, submit.endpoint, "", "", "", submit.left_at)
+            try:
+                await self._queue.status(request)
+            except HttpError as error:
+                if is_account_trouble(error):
+                    raise
+                continue  # not there, or not told: the list may know it
+            await self._record({submit: Listed(submit.named_id, submit.input_json, submit.left_at)}, found)
+
+    async def _list(self, endpoint: str, since: float) -> list[Listed]:
+        listed: list[Listed] = []
+        cursor: str | None = None
+        for _ in range(PAGES_MOST):
+            page = await self._requests.page(endpoint, since=since, cursor=cursor)
+            listed += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return listed
+
+    async def _adopt(self, endpoint: str, listed: list[Listed], found: list[OpenJob]) -> None:
+        """Match what was listed with what is lost *now*: a submit whose answer came while the list was read knows its
+        request, and one of the same input that is still under way may be the very one that is listed."""
+        lost = [submit for submit in self._store.lost_submits() if submit.endpoint == endpoint]
+        busy = {submit.input_json for submit in lost if self._store.is_under_way(endpoint, submit.input_json)}
+        known = self._store.known_requests([request.request_id for request in listed])
+        await self._record(match([one for one in lost if one.input_json not in busy], listed, known), found)
+
+    async def _record(self, matched: dict[LostSubmit, Listed], found: list[OpenJob]) -> None:
+        if not matched:
+            return
+        at = self._clock.unix_s()
+        going_on: dict[int, int] = {}
+        # As it is now: another submit of the same job may have been found since.
+        still_open = {(submit.job_id, submit.attempt) for submit in self._open()}
+        adopted: list[RequestFound] = []
+        for submit, request in matched.items():
+            sent_at = submit.left_at if request.sent_at is None else request.sent_at
+            is_followed = (submit.job_id, submit.attempt) in still_open and submit.job_id not in going_on
+            if is_followed:
+                going_on[submit.job_id] = submit.reserved
+            adopted.append(
+                RequestFound(
+                    submit.job_id,
+                    submit.attempt,
+                    at,
+                    request.request_id,
+                    sent_at,
+                    event=Event.FOUND if is_followed else None,
+                    cost=submit.reserved,
+                )
+            )
+        await self._store.record(*adopted)
+        for submit, change in zip(matched, adopted, strict=True):
+            self._spending.find(submit.reserved, is_followed=change.event is not None)
+        found += [self._store.job(job_id) for job_id in going_on]

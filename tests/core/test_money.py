@@ -1,0 +1,274 @@
+"""Money in whole nano-dollars: what a job may cost, what it did, and a purse that never promises more than it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from falbatch.core.money import COST_MOST, NANO, Price, Purse, Size, Tariff, cost_of, in_dollars, size_of, to_nano
+
+AMOUNTS = st.integers(0, 10**15)
+
+
+@pytest.mark.parametrize(
+    ("dollars", "nano"),
+    [
+        (Decimal("0.025"), 25_000_000),
+        (0.1, 100_000_000),
+        (0.1 + 0.2, 300_000_001),
+        (Decimal("1e-9"), 1),
+        (Decimal("1e-10"), 1),
+        (Decimal("0.0000000011"), 2),
+        (Decimal("12.50"), 12_500_000_000),
+        (0, 0),
+        (10**9, 10**18),
+    ],
+)
+def test_dollars_become_nano_dollars_rounded_up(dollars: Decimal | float, nano: int) -> None:
+    assert to_nano(dollars) == nano
+
+
+@given(st.decimals(0, 10**9, allow_nan=False, allow_infinity=False))
+def test_an_amount_in_nano_dollars_is_never_less_and_by_less_than_one_more(dollars: Decimal) -> None:
+    assert 0 <= Fraction(to_nano(dollars)) - Fraction(dollars) * NANO < 1
+
+
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [
+        (0, "$0.00"),
+        (NANO, "$1.00"),
+        (12_500_000_000, "$12.50"),
+        (3_000_000, "$0.003"),
+        (25_000_000, "$0.025"),
+        (1_234_567, "$0.001235"),
+        (9_999_000_000, "$9.999"),
+        (10_005_000_000, "$10.00"),
+        (1_234_567_890_000_000, "$1,234,567.89"),
+        (100_000_000_000, "$100.00"),
+    ],
+)
+def test_an_amount_for_people_has_the_decimals_that_it_needs(nano: int, text: str) -> None:
+    assert in_dollars(nano) == text
+
+
+@given(st.integers(0, 10**18))
+def test_an_amount_for_people_is_off_by_half_a_cent_or_half_a_millionth_at_most(nano: int) -> None:
+    shown = Decimal(in_dollars(nano).removeprefix("$").replace(",", ""))
+    most = Decimal("0.005") if nano >= 10 * NANO else Decimal("0.0000005")
+    assert abs(shown - Decimal(nano) / NANO) <= most
+
+
+def test_units_are_priced_exactly_and_rounded_up() -> None:
+    assert Price(25_000_000).of(3) == 75_000_000
+    assert Price(25_000_000).of(0.1) == 2_500_000
+    assert Price(3).of(0.5) == 2
+    assert Price(3).of(0) == 0
+
+
+@pytest.mark.parametrize("units", [1e15, 1e30, 1e300])
+def test_a_servers_absurd_number_stays_an_amount_that_adds_up_in_64_bits(units: float) -> None:
+    assert Price(NANO).of(units * 1e6) == COST_MOST
+    assert 50 * COST_MOST < 2**63
+
+
+@given(st.integers(0, 10**10), st.integers(0, 10**4), st.integers(0, 10**4))
+def test_whole_units_add_up_to_the_nano_dollar(nano: int, some: int, others: int) -> None:
+    price = Price(nano)
+    assert price.of(some) + price.of(others) == price.of(some + others) == nano * (some + others)
+
+
+@pytest.mark.parametrize(
+    ("given_", "unit", "size"),
+    [
+        ({}, "image", Size(1.0, exact=True)),
+        ({"num_images": 4}, "images", Size(4.0, exact=True)),
+        ({"num_images": 4}, " Image ", Size(4.0, exact=True)),
+        ({"num_videos": 2}, "video", Size(2.0, exact=True)),
+        ({"batch_size": 3}, "generation", Size(3.0, exact=True)),
+        ({"num_images": 4}, "request", Size(1.0, exact=True)),
+        ({"num_images": 4}, "calls", Size(1.0, exact=True)),
+        ({"num_images": 2, "num_outputs": 7}, "image", Size(2.0, exact=True)),
+        ({"image_size": "square_hd"}, "megapixel", Size(2.0, exact=False)),
+        ({"image_size": "square"}, "megapixels", Size(1.0, exact=False)),
+        ({"image_size": "portrait_4_3"}, "megapixel", Size(1.0, exact=False)),
+        ({"image_size": "no such preset"}, "megapixel", Size(1.0, exact=False)),
+        ({"image_size": {"width": 2000, "height": 1500}, "num_images": 2}, "megapixel", Size(6.0, exact=False)),
+        ({"width": 1024, "height": 1024}, "megapixel", Size(2.0, exact=False)),
+        ({"width": 1000, "height": 1000}, "megapixel", Size(1.0, exact=False)),
+        ({"duration": "8s"}, "second", Size(8.0, exact=False)),
+        ({"duration": "5"}, "second", Size(5.0, exact=False)),
+        ({"duration": 7.5, "num_videos": 2}, "seconds", Size(15.0, exact=False)),
+        ({"duration": "auto"}, "second", Size(1.0, exact=False)),
+        ({"duration": 0.2}, "second", Size(1.0, exact=False)),
+        ({"duration": 4, "width": 2000, "height": 1000}, "compute unit", Size(8.0, exact=False)),
+        ({"num_images": 4}, "", Size(4.0, exact=False)),
+    ],
+)
+def test_the_size_of_an_input(given_: dict[str, Any], unit: str, size: Size) -> None:
+    assert size_of(given_, unit) == size
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [None, True, False, "4", "many", -3, 0, 1001, 10**400, 2.5, float("nan"), float("inf"), [], [4], {}, {"a": 1}],
+    ids=repr,
+)
+def test_a_count_that_is_none_counts_one(odd: Any) -> None:
+    assert size_of({"num_images": odd}, "image") == Size(1.0, exact=True)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [None, True, "", "s", "soon", -3, 0, 10**400, "1e400", "nan", float("nan"), float("inf"), [], {}, {"width": {}}],
+    ids=repr,
+)
+@pytest.mark.parametrize("field", ["duration", "image_size", "width", "height"])
+def test_odd_values_are_of_the_endpoints_own_size(field: str, odd: Any) -> None:
+    assert size_of({"width": 1000, "height": 1000} | {field: odd}, "megapixel") == Size(1.0, exact=False)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from(["num_images", "batch_size", "image_size", "width", "height", "duration", "prompt"])
+
+
+@given(st.dictionaries(FIELDS, VALUES), st.sampled_from(["image", "megapixel", "second", "", "compute second"]))
+def test_whatever_an_input_holds_its_size_is_a_finite_number_from_one(values: dict[str, Any], unit: str) -> None:
+    size = size_of(values, unit)
+    assert 1.0 <= size.units < 1e22
+    assert Price(1).of(size.units) >= 1
+
+
+def test_a_tariff_learns_how_many_units_a_size_is_billed() -> None:
+    size = Size(4.0, exact=False)
+    new = Tariff(Price(10))
+    assert not new.is_known(size)
+    assert new.is_known(Size(4.0, exact=True))
+    assert new.expected(size) == 40
+    learned = new.after(size, 6.0)
+    assert learned.is_known(size)
+    assert learned.expected(size) == 60
+    assert learned.expected(Size(8.0, exact=False)) == 120
+
+
+def test_a_tariff_expects_the_most_that_was_ever_billed() -> None:
+    size = Size(2.0, exact=False)
+    tariff = Tariff(Price(10)).after(size, 4.0).after(size, 1.0)
+    assert tariff.expected(size) == 40
+    assert tariff.after(size, 0.0) == tariff
+    assert tariff.after(size, -1.0) == tariff
+    assert Tariff(Price(10)).after(size, 0.0).factor is None
+
+
+def test_what_an_input_says_is_expected_even_if_less_was_billed_before() -> None:
+    size = Size(4.0, exact=True)
+    assert Tariff(Price(10)).after(size, 1.0).expected(size) == 40
+    assert Tariff(Price(10)).after(size, 5.0).expected(size) == 50
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.floats(0.01, 1000)), min_size=1, max_size=20))
+def test_no_job_like_one_before_costs_more_than_expected(billed: list[tuple[int, float]]) -> None:
+    tariff = Tariff(Price(NANO))
+    for units, bill in billed:
+        tariff = tariff.after(Size(float(units), exact=False), bill)
+    for units, bill in billed:
+        assert tariff.expected(Size(float(units), exact=False)) * (1 + 1e-12) >= Price(NANO).of(bill)
+
+
+@pytest.mark.parametrize(
+    ("price", "units", "failed_status", "cost"),
+    [
+        (None, 3.0, None, None),
+        (None, None, 500, None),
+        (Price(10), 3.0, None, 30),
+        (Price(10), 0.0, None, 0),
+        (Price(10), 3.0, 422, 30),
+        (Price(10), 2.0, 500, 20),
+        (Price(10), None, None, 7),
+        (Price(10), None, 422, 7),
+        (Price(10), None, 499, 7),
+        (Price(10), None, 500, 0),
+        (Price(10), None, 504, 0),
+    ],
+)
+def test_what_an_ended_request_cost(
+    price: Price | None, units: float | None, failed_status: int | None, cost: int | None
+) -> None:
+    assert cost_of(price, units, reserved=7, failed_status=failed_status) == cost
+
+
+def test_a_purse_without_a_limit_has_room_for_all() -> None:
+    assert Purse(spent=10**30).has_room(10**30)
+
+
+def test_a_purse_has_room_up_to_its_limit() -> None:
+    purse = Purse(limit=100, spent=40, at_fal=30, lost=20)
+    assert purse.committed == 90
+    assert purse.has_room(10)
+    assert not purse.has_room(11)
+    assert not Purse(limit=0).has_room(1)
+    assert Purse(limit=0).has_room(0)
+
+
+@dataclass
+class Paid:
+    """One job's money: what is reserved for it, and where its request is."""
+
+    reserved: int
+    place: str = "at fal"
+
+
+def step(data: st.DataObject, purse: Purse, paid: list[Paid], costs: list[int]) -> Purse:
+    """Something happens to some job. Costs are never above what was reserved."""
+    waiting = [one for one in paid if one.place in {"at fal", "lost"}]
+    what = data.draw(st.sampled_from(["reserve", "move"] if waiting else ["reserve"]))
+    if what == "reserve":
+        amount = data.draw(AMOUNTS)
+        if not purse.has_room(amount):
+            return purse
+        paid.append(Paid(amount))
+        return purse.reserve(amount)
+    one = data.draw(st.sampled_from(waiting))
+    if one.place == "lost":
+        one.place = "at fal"
+        return purse.find(one.reserved)
+    one.place = data.draw(st.sampled_from(["released", "lost", "settled"]))
+    if one.place == "released":
+        return purse.release(one.reserved)
+    if one.place == "lost":
+        return purse.lose(one.reserved)
+    costs.append(data.draw(st.integers(0, one.reserved)))
+    return purse.settle(one.reserved, costs[-1])
+
+
+@given(st.data(), st.integers(0, 3 * 10**15), st.integers(0, 40))
+def test_whatever_happens_in_any_order_the_limit_holds_and_every_sum_is_exact(
+    data: st.DataObject, limit: int, steps: int
+) -> None:
+    purse = Purse(limit=limit)
+    paid: list[Paid] = []
+    costs: list[int] = []
+    for _ in range(steps):
+        purse = step(data, purse, paid, costs)
+        assert purse.committed <= limit
+        assert purse.at_fal == sum(one.reserved for one in paid if one.place == "at fal")
+        assert purse.lost == sum(one.reserved for one in paid if one.place == "lost")
+        assert purse.spent == sum(costs)
+        assert min(purse.spent, purse.at_fal, purse.lost) >= 0
+    for one in [one for one in paid if one.place == "lost"]:
+        purse = purse.find(one.reserved)
+        one.place = "at fal"
+    for one in [one for one in paid if one.place == "at fal"]:
+        purse = purse.settle(one.reserved, one.reserved)
+    assert (purse.at_fal, purse.lost) == (0, 0)
+    assert purse.spent <= limit
