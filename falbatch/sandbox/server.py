@@ -40,8 +40,9 @@ def make_runner(world: World) -> web.ServerRunner:
     """A server over `world`, to be bound to a socket. aiohttp's router is left out: a prefix needs none."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        stats = world.stats  # a call from before a reset does not count after it
         route, outcome = await answer(world, await read_call(request))
-        world.stats.count(route, str(outcome if isinstance(outcome, Ending) else outcome.status))
+        stats.count(route, str(outcome if isinstance(outcome, Ending) else outcome.status))
         return await send(request, outcome)
 
     server = web.Server(handler=handle, request_factory=_make_request, access_log=None)

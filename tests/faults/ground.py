@@ -50,7 +50,7 @@ retry: {first_s: 0.01, cap_s: 0.02}
 HASTY = """\
 import sys
 from falbatch.adapters import limits
-limits.FetchLimits.__init__.__defaults__ = (8.0, 4 << 20, 1 << 20, 1024.0, 0.3)
+limits.FetchLimits.__init__.__defaults__ = (8.0, 4 << 20, 1 << 20, 1 << 20, 1024.0, 0.3)
 from falbatch.fal import queue
 queue.QueueClient.status.__kwdefaults__["timeout_s"] = 1.0
 queue.QueueClient.result.__kwdefaults__["timeout_s"] = 1.0
