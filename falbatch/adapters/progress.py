@@ -109,7 +109,10 @@ class ProgressDisplay:
         parts = [f"queue {max(0, counter.in_queue)}", f"running {max(0, counter.running)}"]
         if counter.downloading > 0:
             parts.append(f"downloading {counter.downloading}")
-        parts.append(f"failed {counter.failed}")
+        unknown = counter.ended.get(State.UNKNOWN, 0)
+        parts.append(f"failed {counter.failed - unknown}")
+        if unknown:
+            parts.append(f"unknown {unknown}")
         parts.append(f"retries {counter.further_attempts + counter.refusals}")
         return ", ".join(parts)
 

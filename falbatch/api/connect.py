@@ -6,7 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.adapters.fetch import Fetcher
 from falbatch.adapters.files import OutputFolder
@@ -98,6 +98,14 @@ class ListedPage:
     next_cursor: str | None
 
 
+def _canonical(given: Any) -> bytes | None:
+    """None for what we never send: a number that JSON does not have, in somebody else's input."""
+    try:
+        return canonical_json(given)
+    except (TypeError, ValueError):
+        return None
+
+
 class FalPlatform:
     """The engine's request list, and fal's prices, over the platform API."""
 
@@ -108,7 +116,7 @@ class FalPlatform:
         """Requests to `endpoint` since the Unix time `since`. Raises `WireError`."""
         page = await self._client.requests_page(endpoint, start=since, cursor=cursor)
         items = (
-            Listed(item.request_id, canonical_json(item.input) if item.has_input else None, item.sent_at)
+            Listed(item.request_id, _canonical(item.input) if item.has_input else None, item.sent_at)
             for item in page.items
         )
         return ListedPage(tuple(items), page.next_cursor)

@@ -9,11 +9,11 @@ import anyio
 from falbatch.adapters import signals
 from falbatch.adapters.clock import SystemClock
 from falbatch.api import connect
+from falbatch.api.pricing import open_spending
 from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.money import to_nano
 from falbatch.core.report import Report, exit_code_of
 from falbatch.engine.execute import Deps, ExecuteSettings, Execution, failure_limit
-from falbatch.engine.spending import Spending
 from falbatch.engine.submit import Stop
 from falbatch.errors import ExitCode
 
@@ -61,11 +61,12 @@ async def execute(
 ) -> tuple[FalbatchError | None, str]:
     """Put the parts together and do all that is open. Returns what ended it early, and why it was told to stop."""
     stop = Stop()
-    spending = Spending(store.purse(settings.max_cost_nano), prices)
+    spending = open_spending(store, prices, settings.max_cost_nano)
     async with connect.open_output(target, output, downloads=settings.downloads) as files:
         deps = Deps(store, fal.queue, fal.platform, files, SystemClock(), listen, spending)
         execution = Execution(deps, settings, stop)
         await perform(execution, store, watch_signals=watch_signals)
+    store.resume(at=SystemClock().unix_s())
     return execution.ended_by, stop.reason
 
 

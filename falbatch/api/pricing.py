@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from falbatch.core.money import Price, to_nano
+from falbatch.core.identity import input_of
+from falbatch.core.money import Price, Tariff, size_of, to_nano
+from falbatch.engine.spending import Spending
 from falbatch.errors import UsageError, WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from falbatch.adapters.store.store import Store
     from falbatch.api.connect import FalPlatform
@@ -72,6 +74,22 @@ def known_prices(store: Store, endpoints: Sequence[str], budget: BudgetSpec | No
         if own is not None:
             prices[endpoint] = Price(to_nano(own))
     return prices
+
+
+def open_spending(store: Store, prices: Mapping[str, Price], limit: int | None) -> Spending:
+    """The batch's money at the start of a run: what earlier runs spent, what they left open, what they learned."""
+    tariffs = {endpoint: Tariff(price) for endpoint, price in prices.items()}
+    if limit is not None:
+        for endpoint, price in prices.items():
+            for given, units in store.bills(endpoint):
+                tariffs[endpoint] = tariffs[endpoint].after(size_of(input_of(given), price.unit), units)
+
+    def expected(endpoint: str, given: bytes) -> int:
+        tariff = tariffs.get(endpoint)
+        return 0 if tariff is None else tariff.expected(size_of(input_of(given), tariff.price.unit))
+
+    store.reserve_open(expected)
+    return Spending(store.purse(limit), prices, tariffs=tariffs)
 
 
 async def _ask(

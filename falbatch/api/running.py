@@ -185,6 +185,7 @@ class _Run:
         """What there is to do. Nothing is written before all is checked, and agreed to where it costs."""
         workspace, options = self._workspace, self._options
         store.check(name=manifest_of(workspace).name, target=target_kind_of(sandbox=options.sandbox))
+        store.resume(at=self._clock.unix_s())
         fill_stage(store.connection, workspace, options.selection, check_endpoint)
         again = choose(
             store.connection, options.retry, resubmit_unknown=options.resubmit_unknown, folder=workspace.output

@@ -21,14 +21,13 @@ from falbatch.adapters.store.store import Store
 from falbatch.api import connect
 from falbatch.api.batch import export_object
 from falbatch.api.executing import perform
-from falbatch.api.pricing import find_prices
+from falbatch.api.pricing import find_prices, open_spending
 from falbatch.api.running import SANDBOX_DATA, check_endpoint, holder_of, target_kind_of
 from falbatch.core.events import JobEnded, RunEvent
 from falbatch.core.jsonvalue import to_json
 from falbatch.core.model import Item, Mode
 from falbatch.core.state import State
 from falbatch.engine.execute import Deps, ExecuteSettings, Execution
-from falbatch.engine.spending import Spending
 from falbatch.engine.submit import Stop
 from falbatch.errors import UsageError
 
@@ -144,7 +143,7 @@ async def _finishing(
         clock = SystemClock()
         is_needed = settings.max_cost_nano is not None
         prices = await find_prices(store, fal.platform, [endpoint], budget=None, is_needed=is_needed, at=clock.unix_s())
-        spending = Spending(store.purse(settings.max_cost_nano), prices)
+        spending = open_spending(store, prices, settings.max_cost_nano)
         deps = Deps(store, fal.queue, fal.platform, files, clock, hear, spending)
         execution = Execution(deps, settings, Stop())
         # A plain task: a task group must be left by the task that entered it, and nobody knows which task will close

@@ -87,6 +87,9 @@ def report_lines(report: Report) -> Iterator[str]:
     status, tally = report.status, report.tally
     if report.unchanged and tally.stopped_by:
         yield f"{tally.stopped_by}: nothing was submitted"
+    elif report.unchanged and (ended := status.count(State.FAILED, State.CANCELLED)):
+        done = f"{status.count(State.DONE):,} of {status.total:,} jobs are done"
+        yield f"{status.name}: nothing to submit, {done}; `falbatch retry` does the {ended:,} others again"
     elif report.unchanged:
         yield f"{status.name}: nothing to do, {status.count(State.DONE):,} of {status.total:,} jobs are done"
     else:

@@ -72,7 +72,7 @@ class RetrySpec(Section):
         # With cap_s between them, more would hide a lasting trouble for hours.
         int, Field(ge=1, le=20), Expected("a whole number from 1 to 20")
     ] = 4
-    """Tries to get one job accepted, the first included."""
+    """Requests that may be run for one job, the first included."""
     first_s: Annotated[float, Field(gt=0, le=3600), Expected("a number of seconds above 0, at most 3600")] = 1.0
     """Longest wait in seconds before the second try; it doubles from try to try."""
     cap_s: Annotated[
@@ -97,7 +97,7 @@ class FailureLimit:
     count: int | None
     """Failed jobs that are still accepted."""
     share: float | None
-    """Failed jobs that are still accepted, as a share (0 to 1) of those that ended."""
+    """Failed jobs that are still accepted, as a share (0 to 1) of all jobs of the manifest."""
 
 
 def _failure_limit(value: Any) -> FailureLimit | None:

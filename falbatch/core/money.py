@@ -131,6 +131,8 @@ class Tariff:
     price: Price
     factor: float | None = None
     """The most units that a job was billed per unit of its size; None before the first was."""
+    seen: int = 0
+    """Jobs that it is known from."""
 
     def expected(self, size: Size) -> int:
         """What to reserve for a job, in nano-dollars."""
@@ -138,15 +140,16 @@ class Tariff:
         # A job that was billed less than its input says is no promise that the next one will be.
         return self.price.of(size.units * (max(1.0, factor) if size.exact else factor))
 
-    def is_known(self, size: Size) -> bool:
-        """False while only running a job can tell what such jobs cost: the first runs alone."""
-        return size.exact or self.factor is not None
+    def at_once(self, size: Size) -> float:
+        """How many such jobs may be under way at a time while there is a limit. Where only running jobs can tell what
+        they cost: one at first, then twice as many as were seen, so that a dear one is noticed before many follow."""
+        return float("inf") if size.exact else max(1, 2 * self.seen)
 
     def after(self, size: Size, units: float) -> Tariff:
         """After a job of `size` was billed `units`."""
         if units <= 0 or size.units <= 0:
             return self
-        return replace(self, factor=max(self.factor or 0.0, units / size.units))
+        return replace(self, factor=max(self.factor or 0.0, units / size.units), seen=self.seen + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +195,15 @@ class Purse:
 
 
 def cost_of(price: Price | None, units: float | None, *, reserved: int, failed_status: int | None) -> int | None:
-    """What an ended request cost, in nano-dollars; None where no price is known.
+    """What an ended request cost, in nano-dollars; None where neither a price nor a reservation is known.
 
     fal's word on the units decides. Without it: failures of fal's own servers are free (fal-protocol §9.3); anything
     else counts as what was reserved for it, since it may have been billed.
     """
-    if price is None:
+    if price is None and not reserved:
         return None
-    if units is not None:
+    if price is not None and units is not None:
         return price.of(units)
-    if failed_status is not None and failed_status >= 500:
+    if units is None and failed_status is not None and failed_status >= 500:
         return 0
     return reserved

@@ -46,11 +46,14 @@ class LostSubmit:
     given_up_at: float
     """Unix seconds after which it cannot have been accepted any more."""
     is_open: bool
-    """True while its job is unknown; False when the job was submitted again since, and only the cost is in question."""
+    """True while its job could go on with its request: it is unknown, or waits to be submitted again. False when
+    another submit left since, and only the cost is in question."""
     reserved: int = 0
     """Nano-dollars that were reserved for it."""
     named_id: str = ""
     """A request id that the error itself named, "" for none."""
+    is_unknown: bool = True
+    """False when its job is to be submitted again, by the user's word, or was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,10 @@ class Listed:
     """Canonical JSON; None where fal keeps no payloads: it cannot be matched then."""
     sent_at: float | None
     """Unix seconds by fal's clock."""
+
+
+SLOW_DURATIONS: Final = 1.5
+"""The same for jobs that take longer than all that patience."""
 
 
 def match(lost: Iterable[LostSubmit], listed: Iterable[Listed], known: Collection[str]) -> dict[LostSubmit, Listed]:
@@ -110,7 +117,7 @@ def patience_s(usual_s: float | None) -> float:
     """Seconds after a lost submit for which looking for it makes sense; `usual_s` is how long such jobs take."""
     if usual_s is None:
         return PATIENCE_UNKNOWN_S
-    return min(PATIENCE_MOST_S, max(PATIENCE_LEAST_S, PATIENCE_DURATIONS * usual_s))
+    return max(PATIENCE_LEAST_S, min(PATIENCE_MOST_S, PATIENCE_DURATIONS * usual_s), SLOW_DURATIONS * usual_s)
 
 
 def next_look_s(pause_s: float, left_s: float) -> tuple[float, float]:

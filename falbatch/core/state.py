@@ -75,6 +75,8 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.FAILED, Event.REOPENED): State.PLANNED,
     (State.CANCELLED, Event.REOPENED): State.PLANNED,
     (State.UNKNOWN, Event.FOUND): State.SUBMITTED,
+    (State.PLANNED, Event.FOUND): State.SUBMITTED,
+    (State.PLANNED, Event.NO_ANSWER): State.UNKNOWN,
     (State.UNKNOWN, Event.REOPENED): State.PLANNED,
     (State.DONE, Event.FILES_WANTED): State.COMPLETED,
     (State.FAILED, Event.FILES_WANTED): State.COMPLETED,

@@ -110,7 +110,8 @@ class Execution:
         self._bug: Exception | None = None
         self._failed = 0
         self._streaks: dict[str, Streak] = {}
-        self._living = 0
+        self._alive: set[int] = set()
+        """Jobs that a coroutine goes on with."""
         self._is_fed = False
         self._changed = anyio.Event()
         """Set when a job became unknown, and when the last one ended: the reconciler has something to think about."""
@@ -219,8 +220,6 @@ class Execution:
     async def _feed(self, group: TaskGroup) -> None:
         """Start what is paid for first, then the planned jobs in the manifest's order as the window allows."""
         paid = self._deps.store.paid_jobs()
-        # One of these may become `planned` again by a failed attempt: its own coroutine goes on with it, not another.
-        begun = {job.job_id for job in paid}
         for job in paid:
             has_result = job.state is State.COMPLETED
             is_wanted = self._settings.with_files if has_result else self._settings.scope is not Scope.FILES
@@ -236,7 +235,8 @@ class Execution:
         while chunk := self._deps.store.planned_after(last, CHUNK):
             for job in chunk:
                 last = job.seq if job.seq is not None else last
-                if job.job_id in begun:
+                # A failed attempt makes a job `planned` again: its own coroutine goes on with it, not another.
+                if job.job_id in self._alive:
                     continue
                 await self._room_for_downloads()
                 if not await self._gate.slot():
@@ -244,7 +244,7 @@ class Execution:
                 self._begin(group, job)
 
     def _begin(self, group: TaskGroup, job: OpenJob) -> None:
-        self._living += 1
+        self._alive.add(job.job_id)
         group.start_soon(self._live, job)
 
     async def _reconcile(self, group: TaskGroup) -> None:
@@ -252,9 +252,10 @@ class Execution:
         try:
             while True:
                 wait_s = self._reconciler.wait_s()
-                if wait_s is None and self._is_fed and self._living == 0:
-                    return
-                if wait_s is None or wait_s > 0:
+                if wait_s is None and self._is_fed and not self._alive:
+                    if not self._reconciler.has_a_last_look():
+                        return
+                elif wait_s is None or wait_s > 0:
                     with anyio.move_on_after(wait_s):
                         await self._changed.wait()
                     continue
@@ -272,8 +273,9 @@ class Execution:
         while self._fetching >= DOWNLOADS_AHEAD * self._settings.downloads:
             await self._fetched.wait()
 
-    async def _live(self, job: OpenJob) -> None:
+    async def _live(self, begun: OpenJob) -> None:
         """One job through its stages, whatever it begins with."""
+        job = begun
         try:
             if job.state is State.COMPLETED:
                 stored = self._deps.store.result_of(job.job_id)
@@ -292,8 +294,8 @@ class Execution:
             self._bug = self._bug or bug
             self._deps.spending.wait_no_more()
         finally:
-            self._living -= 1
-            if self._living == 0:
+            self._alive.discard(begun.job_id)
+            if not self._alive:
                 self._notify()
 
     async def _to_result(self, job: OpenJob) -> tuple[OpenJob, StoredResult | None]:

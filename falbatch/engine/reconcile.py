@@ -17,7 +17,7 @@ from falbatch.core.classify import is_account_trouble
 from falbatch.core.events import Listener, Reconciled
 from falbatch.core.reconcile import FIRST_LOOK_S, SKEW_S, Listed, LostSubmit, match, next_look_s, patience_s
 from falbatch.core.record import OpenJob, RequestOnRecord
-from falbatch.core.state import Event
+from falbatch.core.state import Event, IllegalTransition
 from falbatch.errors import HttpError, TransportError, WireError
 from falbatch.faultpoints import fault_point
 
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from falbatch.engine.spending import Spending
     from falbatch.engine.wait import PollScheduler
 
-PAGES_MOST: Final = 200
-"""Pages of the list read at one look: 20,000 requests. What lies beyond is looked for at the next one."""
+PAGES_MOST: Final = 500
+"""Pages of the list read at one look: the latest 50,000 requests of an endpoint."""
+
+LAST_LOOK_S: Final = 30.0
+"""When the work is done, what is still unknown is looked for once more, if the latest look is older than this."""
 
 
 class Reconciler:
@@ -58,6 +61,10 @@ class Reconciler:
         self._next_at_s: float | None = None
         self._since_s: dict[tuple[int, int], float] = {}
         """When each lost submit left, by job and attempt; monotonic."""
+        self._looked_at_s: float | None = None
+        self._noticed_at_s = 0.0
+        self._not_named: set[str] = set()
+        """Request ids named by errors that fal does not know."""
         self._is_refused = False
         self._refused: set[str] = set()
         """Endpoints whose requests fal does not list."""
@@ -75,15 +82,25 @@ class Reconciler:
         if self._is_refused:
             return
         self._pause_s = FIRST_LOOK_S
-        soon_s = min(self._clock.now_s() + FIRST_LOOK_S, self._until_s())
+        self._noticed_at_s = self._clock.now_s()
+        soon_s = self._noticed_at_s + (FIRST_LOOK_S if self._patience is None else min(FIRST_LOOK_S, self._patience))
         self._next_at_s = soon_s if self._next_at_s is None else min(self._next_at_s, soon_s)
+
+    def has_a_last_look(self) -> bool:
+        """Called when all else is done: True, once, when something is left that was not looked for lately."""
+        now_s = self._clock.now_s()
+        is_late = self._looked_at_s is not None and now_s - self._looked_at_s > LAST_LOOK_S
+        left = {submit.endpoint for submit in self._open() if submit.is_unknown}
+        if self._is_refused or not is_late or left <= self._refused:
+            return False
+        self._next_at_s = now_s
+        return True
 
     def _until_s(self) -> float:
         """When the last patience is over, by what is known now of how long such jobs take."""
-        now_s = self._clock.now_s()
         until_s = float("-inf")
         for submit in self._open():
-            since_s = self._since_s.setdefault((submit.job_id, submit.attempt), now_s)
+            since_s = self._since_s.setdefault((submit.job_id, submit.attempt), self._noticed_at_s)
             patience = self._patience
             if patience is None:
                 patience = patience_s(self._polls.usual_s(submit.endpoint))
@@ -96,7 +113,7 @@ class Reconciler:
 
     async def look(self) -> list[OpenJob]:
         """Look once. The jobs whose requests were found: they are `submitted` now, and nobody follows them yet."""
-        began_s = self._clock.now_s()
+        began_s = self._looked_at_s = self._clock.now_s()
         found: list[OpenJob] = []
         trouble = ""
         try:
@@ -112,7 +129,7 @@ class Reconciler:
                 await self._adopt(endpoint, listed, found)
             except WireError as error:
                 trouble = self._trouble(error, endpoint)
-        left = {submit.job_id for submit in self._open()}
+        left = {submit.job_id for submit in self._open() if submit.is_unknown}
         until_s = self._until_s()
         self._schedule(began_s, until_s, is_over=self._is_refused or set(self._endpoints()) <= self._refused)
         left_s = 0.0 if self._next_at_s is None else max(0.0, until_s - self._clock.now_s())
@@ -151,7 +168,7 @@ class Reconciler:
     async def _look_for_named(self, found: list[OpenJob]) -> None:
         """Errors that named a request: fal's queue knows whether it exists."""
         for submit in self._open():
-            if not submit.named_id or self._store.known_requests([submit.named_id]):
+            if submit.named_id in {"", *self._not_named} or self._store.known_requests([submit.named_id]):
                 continue
             request = RequestOnRecord(submit.named_id, submit.endpoint, "", "", "", submit.left_at)
             try:
@@ -159,15 +176,19 @@ class Reconciler:
             except HttpError as error:
                 if is_account_trouble(error):
                     raise
+                if error.status == 404:
+                    self._not_named.add(submit.named_id)
                 continue  # not there, or not told: the list may know it
             await self._record({submit: Listed(submit.named_id, submit.input_json, submit.left_at)}, found)
 
     async def _list(self, endpoint: str, since: float) -> list[Listed]:
+        """The listed requests that have an input of a lost submit; the others may be thousands, and large."""
+        wanted = {submit.input_json for submit in self._store.lost_submits() if submit.endpoint == endpoint}
         listed: list[Listed] = []
         cursor: str | None = None
         for _ in range(PAGES_MOST):
             page = await self._requests.page(endpoint, since=since, cursor=cursor)
-            listed += page.items
+            listed += [request for request in page.items if request.input_json in wanted]
             cursor = page.next_cursor
             if cursor is None:
                 break
@@ -205,7 +226,10 @@ class Reconciler:
                     cost=submit.reserved,
                 )
             )
-        await self._store.record(*adopted)
+        try:
+            await self._store.record(*adopted)
+        except IllegalTransition:
+            return  # one of the jobs was submitted again in this very moment; the next look sees it as it is then
         for submit, change in zip(matched, adopted, strict=True):
             self._spending.find(submit.reserved, is_followed=change.event is not None)
         found += [self._store.job(job_id) for job_id in going_on]

@@ -35,6 +35,10 @@ OUTCOME_LOOKS: Final = 2
 """A failure that would be paid for again is looked at twice, unless the status named an error too: a stored answer
 repeats itself, a bad moment of fal's does not (fal-protocol §13.1)."""
 
+DOUBTFUL_LOOKS: Final = 6
+"""The same where the status told how long the model worked and of no error: then its door is in trouble rather than the
+request. With growing pauses, half a minute."""
+
 GONE_LOOKS: Final = 3
 """A result is believed to be gone when it was looked for this often: a 404 may be a gateway's bad moment."""
 
@@ -95,8 +99,11 @@ class ResultReader:
                 result = await self._read(request)
             except WireError as error:
                 verdict = result_verdict(error)
-                if look < looks.get(verdict, 0) and not (progress and progress.error):
-                    pause_s = NOT_YET_S
+                most = looks.get(verdict, 0)
+                if verdict is ResultVerdict.WORTH_ANOTHER and progress and progress.inference_time_s is not None:
+                    most = DOUBTFUL_LOOKS
+                if look < most and not (progress and progress.error):
+                    pause_s = NOT_YET_S if most != DOUBTFUL_LOOKS else NOT_YET_S * 2 ** (look - 1)
                     continue
                 return await self._without_result(job, request, error, verdict), None
             fault_point("result.answered")

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 class Spending:
     """What is spent, reserved and left. Without a price for an endpoint, its jobs count nothing."""
 
-    def __init__(self, purse: Purse, prices: Mapping[str, Price]) -> None:
+    def __init__(
+        self, purse: Purse, prices: Mapping[str, Price], *, tariffs: Mapping[str, Tariff] | None = None
+    ) -> None:
+        """`tariffs` are what earlier runs learned of some of the endpoints."""
         self.purse = purse
-        self._tariffs = {endpoint: Tariff(price) for endpoint, price in prices.items()}
+        self._tariffs = {endpoint: Tariff(price) for endpoint, price in prices.items()} | dict(tariffs or {})
         self._under_way: defaultdict[str, set[int]] = defaultdict(set)
         """Jobs by endpoint that were reserved in this run and did not end yet."""
         self._changed = anyio.Event()
@@ -48,8 +51,8 @@ class Spending:
         while True:
             tariff = self._tariffs[job.endpoint]
             amount = tariff.expected(size)
-            is_probe = self.purse.limit is not None and not tariff.is_known(size)
-            must_wait = is_probe and bool(self._under_way[job.endpoint])
+            has_limit = self.purse.limit is not None
+            must_wait = has_limit and len(self._under_way[job.endpoint]) >= tariff.at_once(size)
             if not must_wait and self.purse.has_room(amount):
                 self.purse = self.purse.reserve(amount)
                 self._under_way[job.endpoint].add(job.job_id)

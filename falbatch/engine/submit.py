@@ -13,7 +13,7 @@ from falbatch.core import changes
 from falbatch.core.classify import SubmitVerdict, failure_of, submit_verdict
 from falbatch.core.events import JobEnded, JobSubmitted, Listener, SubmitPaused
 from falbatch.core.record import OpenJob, RequestOnRecord
-from falbatch.core.state import Event, State
+from falbatch.core.state import Event, IllegalTransition, State
 from falbatch.engine.gate import GateClosed, SubmitGate
 from falbatch.engine.repeat import repeat
 from falbatch.errors import (
@@ -168,7 +168,14 @@ class Submitter:
             raise GateClosed from error
 
     async def _try(self, job: OpenJob) -> OpenJob:
-        await self._store.record(changes.SubmitStarted(job.job_id, job.attempts, self._clock.unix_s(), job.reserved))
+        try:
+            await self._store.record(
+                changes.SubmitStarted(job.job_id, job.attempts, self._clock.unix_s(), job.reserved)
+            )
+        except IllegalTransition:
+            # Its earlier submit was found at fal while it waited here: whoever found it goes on with it.
+            self._spending.release(job, job.reserved)
+            raise GateClosed from None
         if self._stop.reason:
             stopped = TransportError("the run was stopped before the submit left", sent=False, kind="stopped")
             await self._end(job, stopped, Event.REFUSED)
@@ -260,8 +267,8 @@ class Submitter:
             self._gate.close(
                 FalUnreachable(
                     f"{self._unanswered_in_a_row} submits in a row got no answer: {error}",
-                    advice="fal may or may not have run them; they are kept as unknown. Look at fal's status page; the "
-                    "same command goes on with the other jobs.",
+                    advice="fal may or may not have run them; what it does not list stays unknown. Look at fal's status"
+                    " page; the same command goes on with the other jobs.",
                 )
             )
 

@@ -91,7 +91,7 @@ async def test_a_submit_that_the_last_run_left_open_becomes_unknown(state: Path)
         assert [job.job_id for job in store.planned_after(-1, 10)] == [3]
         _claim(store)
         told = store.connection.execute("SELECT detail FROM events WHERE event = 'no_answer'").fetchall()
-        assert told == [("1 submits had no answer",)]
+        assert told == [("1 jobs have submits without an answer",)]
 
 
 async def test_failed_jobs_are_opened_again_with_a_clean_slate(state: Path) -> None:

@@ -162,7 +162,7 @@ async def test_a_lost_submit_of_a_job_that_was_submitted_again_is_open_no_more(s
         async with recording(store):
             await store.record(started(1, 10), lost(1))
             reopen(store, 1)
-            assert [submit.is_open for submit in store.lost_submits()] == [False]
+            assert [(submit.is_open, submit.is_unknown) for submit in store.lost_submits()] == [(True, False)]
             await store.record(started(1, 10, attempt=2, at=AT + 100))
             assert [(submit.attempt, submit.is_open) for submit in store.lost_submits()] == [(1, False)]
             await store.record(lost(1, attempt=2))
@@ -247,3 +247,26 @@ async def test_a_million_costs_add_up_exactly(state: Path) -> None:
             f" accepted_at, ended_at, cost_nano) SELECT i, 1, 1, '', '', '', 'completed', 0, 1, {100 * NANO + 1} FROM n"
         )
         assert store.purse(None).spent == 100_000 * (100 * NANO + 1)
+
+
+async def test_what_left_before_a_price_was_known_is_reserved_when_it_is(state: Path) -> None:
+    with planned(state, [item(0), item(1), item(2)]) as store:
+        async with recording(store):
+            await store.record(started(1, 0), accepted(1))
+            await store.record(started(2, 0), lost(2))
+            await store.record(started(3, 50), accepted(3))
+        store.reserve_open(lambda _endpoint, _given: 20)
+        assert store.purse(None) == Purse(at_fal=70, lost=20)
+
+
+async def test_the_dearest_bills_are_remembered(state: Path) -> None:
+    with planned(state, [item(0), item(1)]) as store:
+        async with recording(store):
+            for job_id, units in ((1, 3.0), (2, 9.0)):
+                await store.record(started(job_id, 0), accepted(job_id))
+                await store.record(
+                    ResultStored(job_id, f"r-{job_id}-1", AT, body=b"{}", content_type="", billable_units=units)
+                )
+        endpoint = store.job(1).endpoint
+        assert [units for _, units in store.bills(endpoint)] == [9.0, 3.0]
+        assert store.bills("fal-ai/other") == []

@@ -250,3 +250,19 @@ def test_what_the_list_shows_late_is_found_within_the_run(shell: Shell) -> None:
             ran = own.falbatch("run", "small.yaml")
         assert ran.code == 0
         assert inputs(own) == [0, 1, 2, 3]
+
+
+def test_a_job_stays_unknown_until_its_new_submit_has_left(shell: Shell) -> None:
+    """The user agreed to a second submit, which then could not be: another run does not take that for a yes."""
+    shell.write("small.yaml", MANIFEST)
+    with faults(shell, {"on": "submit", "do": "drop_before"}):
+        shell.falbatch("run", "small.yaml", *AT_ONCE)
+    assert states(shell) == {"unknown": 4}
+    agreed = ("run", "small.yaml", "--resubmit-unknown", *AT_ONCE)
+    stopped = shell.falbatch(*agreed, "--max-cost", "0")
+    assert stopped.code == 7
+    assert states(shell) == {"unknown": 4}
+    assert shell.falbatch("run", "small.yaml", *AT_ONCE).code == 3
+    assert shell.sandbox.ledger()["count"] == 0
+    assert shell.falbatch(*agreed).code == 0
+    assert inputs(shell) == [0, 1, 2, 3]

@@ -152,13 +152,26 @@ def test_whatever_an_input_holds_its_size_is_a_finite_number_from_one(values: di
 def test_a_tariff_learns_how_many_units_a_size_is_billed() -> None:
     size = Size(4.0, exact=False)
     new = Tariff(Price(10))
-    assert not new.is_known(size)
-    assert new.is_known(Size(4.0, exact=True))
     assert new.expected(size) == 40
     learned = new.after(size, 6.0)
-    assert learned.is_known(size)
     assert learned.expected(size) == 60
     assert learned.expected(Size(8.0, exact=False)) == 120
+
+
+def test_where_only_running_jobs_tells_what_they_cost_few_run_until_some_have() -> None:
+    size = Size(1.0, exact=False)
+    tariff = Tariff(Price(10))
+    allowed = []
+    for _ in range(4):
+        allowed.append(tariff.at_once(size))
+        tariff = tariff.after(size, 1.0)
+    assert allowed == [1, 2, 4, 6]
+    assert Tariff(Price(10)).at_once(Size(1.0, exact=True)) == float("inf")
+
+
+def test_without_a_price_and_without_a_reservation_nothing_is_known() -> None:
+    assert cost_of(None, 3.0, reserved=0, failed_status=None) is None
+    assert cost_of(None, None, reserved=0, failed_status=500) is None
 
 
 def test_a_tariff_expects_the_most_that_was_ever_billed() -> None:
@@ -188,8 +201,8 @@ def test_no_job_like_one_before_costs_more_than_expected(billed: list[tuple[int,
 @pytest.mark.parametrize(
     ("price", "units", "failed_status", "cost"),
     [
-        (None, 3.0, None, None),
-        (None, None, 500, None),
+        (None, 3.0, None, 7),
+        (None, None, 500, 0),
         (Price(10), 3.0, None, 30),
         (Price(10), 0.0, None, 0),
         (Price(10), 3.0, 422, 30),

@@ -87,7 +87,7 @@ class FakeAccepted:
 class FakeProgress:
     phase: str
     queue_position: int | None = None
-    inference_time_s: float | None = 1.25
+    inference_time_s: float | None = None
     error: str | None = None
 
 
@@ -267,7 +267,7 @@ def unknown(number: int, **more: Any) -> OpenJob:
     return planned(number, **{"state": State.UNKNOWN, "attempts": 1, **more})
 
 
-NO_END_S = 90.0
+NO_END_S = 130.0
 """So long after its start a submit without an end may still have been under way."""
 
 
@@ -400,9 +400,10 @@ class FakeStore:
                 self.jobs[job_id].input_json,
                 attempt.left_at,
                 attempt.left_at + NO_END_S if attempt.ended_at is None else attempt.ended_at,
-                self.jobs[job_id].state is State.UNKNOWN,
+                self.jobs[job_id].state in {State.UNKNOWN, State.PLANNED},
                 attempt.reserved,
                 attempt.named_id,
+                self.jobs[job_id].state is State.UNKNOWN,
             )
             for (job_id, number), attempt in self.attempts.items()
             if attempt.is_lost and not self._is_latest_under_way(job_id, number)

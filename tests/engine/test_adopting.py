@@ -16,6 +16,7 @@ from falbatch.core.state import Event, State
 from tests.engine.fakes import (
     UNIX_AT_START,
     FakePage,
+    FakeProgress,
     VirtualLoop,
     http,
     listed,
@@ -238,3 +239,22 @@ async def test_an_endpoint_whose_list_cannot_be_read_hides_no_other(status: int,
     assert run.store.states() == [State.UNKNOWN, State.DONE]
     asked = [endpoint for _, endpoint, _, _ in run.requests.asked]
     assert (asked.count("fal-ai/x") > 1) is is_asked_again
+
+
+async def test_a_job_that_waits_for_its_second_submit_goes_on_with_its_first_when_that_is_found() -> None:
+    run = Run(jobs=2, attempts={(2, 1): lost_before(3600.0)}, settings=settings_with(in_flight=1, reconcile_s=5.0))
+    run.store.jobs[2] = replica(2, of=2, attempts=1)
+    run.requests.listed[X].append(listed("found", 2, sent_at=UNIX_AT_START - 3600.0))
+    assert await run.run() is None
+    assert run.store.requests["found"] == 2
+    assert run.store.states() == [State.DONE, State.DONE]
+    assert len(run.queue.submits) == 1, "the other job's"
+
+
+async def test_a_result_whose_door_is_in_trouble_is_not_paid_for_again() -> None:
+    run = Run(jobs=1)
+    run.queue.on_status.default = lambda _request: FakeProgress("COMPLETED", inference_time_s=2.0)
+    run.queue.on_result.then(*[http(500, "internal_error")] * 4)
+    assert await run.run() is None
+    assert run.store.states() == [State.DONE]
+    assert len(run.queue.submits) == 1

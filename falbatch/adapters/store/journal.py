@@ -195,7 +195,13 @@ def _(change: changes.SubmitAccepted) -> dict[str, Any]:
 
 @_facts.register(changes.RequestFound)
 def _(change: changes.RequestFound) -> dict[str, Any]:
-    return {"event": Event.FOUND.value, "request_id": change.request_id, "since": change.accepted_at}
+    is_followed = change.event is not None
+    return {
+        "event": Event.FOUND.value,
+        "request_id": change.request_id,
+        "since": change.accepted_at,
+        "followed": is_followed,
+    }
 
 
 @dataclass(slots=True)

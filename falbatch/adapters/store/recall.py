@@ -77,8 +77,10 @@ def _take_in_line(connection: sqlite3.Connection, line: dict[str, Any]) -> set[i
         )
     if outcome is not None:
         _end_attempt(connection, job_id, line, why[1])
-    _supersede(connection, job_id, before=max(number, attempts))
-    if number >= attempts:
+    is_followed = line.get("followed", False)
+    if not is_followed:
+        _supersede(connection, job_id, before=max(number, attempts))
+    if number >= attempts or is_followed:
         _bring_up_to_date(connection, job_id, line, _STATES[outcome], why)
     return {job_id}
 
@@ -136,7 +138,8 @@ def _bring_up_to_date(
 ) -> None:
     blame = why if state in {State.UNKNOWN, State.FAILED} else (None, None, None)
     connection.execute(
-        "UPDATE jobs SET state = ?, attempts = ?, request_id = coalesce(?, request_id), error_type = ?, error = ?,"
+        "UPDATE jobs SET state = ?, attempts = max(attempts, ?), request_id = coalesce(?, request_id), error_type = ?,"
+        " error = ?,"
         " http_status = ?, updated_at = ? WHERE id = ?",
         (state, line["attempt"], line.get("request_id"), *blame, line["at"], job_id),
     )

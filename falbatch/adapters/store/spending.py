@@ -11,11 +11,21 @@ from falbatch.core.state import State
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
-SUBMIT_MOST_S: Final = 90.0
+SUBMIT_MOST_S: Final = 130.0
 """A submit whose program was killed left no end: it cannot have been under way for longer (fal/queue.py gives it a
-minute, and half of that again for the door)."""
+minute, the transport another one to wait for its turn, and a process that stood still five seconds)."""
+
+LEFT_OPEN: Final = (
+    "id IN (SELECT a.job_id FROM attempts a WHERE (a.outcome IS NULL OR a.outcome = 'no_answer') AND NOT EXISTS"
+    " (SELECT 1 FROM attempts b WHERE b.job_id = a.job_id AND b.attempt > a.attempt"
+    " AND b.outcome IN ('accepted', 'found', 'rejected')))"
+)
+"""Of jobs: the latest submit that may have been accepted got no answer."""
+
+BILLS: Final = 500
+"""Requests from which the cost of the next ones is learned."""
 
 _LOST: Final = "(a.outcome IS NULL OR a.outcome = 'no_answer')"
 """No answer came, or the program ended before one."""
@@ -61,7 +71,8 @@ def lost_submits(connection: sqlite3.Connection) -> list[LostSubmit]:
             input_json=bytes(given),
             left_at=started_at,
             given_up_at=started_at + SUBMIT_MOST_S if ended_at is None else ended_at,
-            is_open=state == State.UNKNOWN,
+            is_open=state in {State.UNKNOWN, State.PLANNED},
+            is_unknown=state == State.UNKNOWN,
             reserved=reserved,
             named_id=named_id or "",
         )
@@ -114,6 +125,35 @@ def keep_prices(connection: sqlite3.Connection, heard: Mapping[str, Price]) -> N
         "INSERT OR REPLACE INTO prices (endpoint, nano_per_unit, unit, at) VALUES (?, ?, ?, ?)",
         [(endpoint, price.nano_per_unit, price.unit, price.at) for endpoint, price in heard.items()],
     )
+
+
+def bills(connection: sqlite3.Connection, endpoint: str) -> list[tuple[bytes, float]]:
+    """(input, billable units) of the dearest requests to `endpoint`: enough to know what the next may cost."""
+    rows = connection.execute(
+        "SELECT j.input, r.billable_units FROM requests r JOIN jobs j ON j.id = r.job_id"
+        " WHERE r.billable_units > 0 AND j.endpoint = ? ORDER BY r.billable_units DESC LIMIT ?",
+        (endpoint, BILLS),
+    )
+    return [(bytes(given), units) for given, units in rows]
+
+
+def reserve_open(connection: sqlite3.Connection, expected: Callable[[str, bytes], int]) -> None:
+    """Raise what is reserved for submits and requests whose end is open to what they are `expected(endpoint, input)` to
+    cost: they may have left before a price was known. The caller holds a transaction."""
+    rows = connection.execute(
+        "SELECT a.job_id, a.attempt, a.reserved_nano, j.endpoint, j.input FROM attempts a"
+        " JOIN jobs j ON j.id = a.job_id"
+        f" WHERE {_LOST} UNION ALL"
+        " SELECT a.job_id, a.attempt, a.reserved_nano, j.endpoint, j.input FROM jobs j"
+        " JOIN requests r ON r.request_id = j.request_id"
+        " JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt WHERE j.state = 'submitted'"
+    ).fetchall()
+    raised = [
+        (amount, job_id, attempt)
+        for job_id, attempt, reserved, endpoint, given in rows
+        if (amount := expected(endpoint, bytes(given))) > reserved
+    ]
+    connection.executemany("UPDATE attempts SET reserved_nano = ? WHERE job_id = ? AND attempt = ?", raised)
 
 
 def price_ended(connection: sqlite3.Connection, tariffs: Iterable[tuple[str, Price]]) -> None:

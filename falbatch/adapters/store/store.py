@@ -19,7 +19,7 @@ from falbatch.faultpoints import fault_point
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from falbatch.core.changes import Change
@@ -101,13 +101,17 @@ class Store:
         self._give_up_submits(at)
 
     def _give_up_submits(self, at: float) -> None:
-        moved = self.connection.execute(
-            "UPDATE jobs SET state = ?, error_type = 'no_answer', updated_at = ?,"
-            " error = 'the program ended between its submit and the answer' WHERE state = ?",
-            (after(State.SUBMITTING, Event.NO_ANSWER), at, State.SUBMITTING),
-        )
-        if moved.rowcount:
-            log_event(self.connection, at, None, Event.NO_ANSWER, f"{moved.rowcount} submits had no answer")
+        """What has no answer is unknown: submits that nobody waits for any more, and jobs that were to be submitted
+        again after such a one, and were not."""
+        moved = 0
+        for state, what in ((State.SUBMITTING, ""), (State.PLANNED, f" AND {spending.LEFT_OPEN}")):
+            moved += self.connection.execute(
+                "UPDATE jobs SET state = ?, error_type = 'no_answer', updated_at = ?,"
+                f" error = 'its submit got no answer' WHERE state = ?{what}",
+                (after(state, Event.NO_ANSWER), at, state),
+            ).rowcount
+        if moved:
+            log_event(self.connection, at, None, Event.NO_ANSWER, f"{moved} jobs have submits without an answer")
 
     def resume(self, *, at: float) -> None:
         """Go on with the state as it is, without a manifest: what was being submitted becomes unknown."""
@@ -228,6 +232,16 @@ class Store:
 
         with self._reading():
             in_transaction(self.connection, work)
+
+    def bills(self, endpoint: str) -> list[tuple[bytes, float]]:
+        """(input, billable units) of the dearest requests to `endpoint`."""
+        with self._reading():
+            return spending.bills(self.reading, endpoint)
+
+    def reserve_open(self, expected: Callable[[str, bytes], int]) -> None:
+        """Raise what is reserved for what is at fal or lost to what it is expected to cost. Before a run's work."""
+        with self._reading():
+            in_transaction(self.connection, lambda: spending.reserve_open(self.connection, expected))
 
     def status(self) -> BatchStatus:
         """How the batch stands; asked after the run's work, so nothing is being submitted."""
