@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,7 +16,7 @@ from falbatch.core.money import to_nano
 from falbatch.core.report import Report, exit_code_of
 from falbatch.engine.execute import Deps, ExecuteSettings, Execution, failure_limit
 from falbatch.engine.submit import Stop
-from falbatch.errors import ExitCode
+from falbatch.errors import DiskFull, ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +67,9 @@ async def execute(
         deps = Deps(store, fal.queue, fal.platform, files, SystemClock(), listen, spending)
         execution = Execution(deps, settings, stop)
         await perform(execution, store, watch_signals=watch_signals)
-    store.resume(at=SystemClock().unix_s())
+    # The next run does the same; on a full disk the report matters more.
+    with contextlib.suppress(DiskFull):
+        store.resume(at=SystemClock().unix_s())
     return execution.ended_by, stop.reason
 
 

@@ -20,7 +20,9 @@ from tests.faults.rounds import KILLS_MOST, Tally, play
 
 def main() -> int:
     """Play rounds until enough kills were made, or one of them breaks a promise."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=100, metavar="N", help="kills to make, at least (default 100)")
     parser.add_argument("--seed", type=int, default=None, metavar="S", help="draw the same rounds again")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="W", help="rounds at a time")
