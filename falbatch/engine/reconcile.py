@@ -63,6 +63,7 @@ class Reconciler:
         """When each lost submit left, by job and attempt; monotonic."""
         self._looked_at_s: float | None = None
         self._noticed_at_s = 0.0
+        self._has_looked_last = False
         self._not_named: set[str] = set()
         """Request ids named by errors that fal does not know."""
         self._is_refused = False
@@ -91,8 +92,9 @@ class Reconciler:
         now_s = self._clock.now_s()
         is_late = self._looked_at_s is not None and now_s - self._looked_at_s > LAST_LOOK_S
         left = {submit.endpoint for submit in self._open() if submit.is_unknown}
-        if self._is_refused or not is_late or left <= self._refused:
+        if self._is_refused or not is_late or self._has_looked_last or left <= self._refused:
             return False
+        self._has_looked_last = True  # a look may take longer than LAST_LOOK_S, where fal does not answer
         self._next_at_s = now_s
         return True
 

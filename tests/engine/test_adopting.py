@@ -258,3 +258,12 @@ async def test_a_result_whose_door_is_in_trouble_is_not_paid_for_again() -> None
     assert await run.run() is None
     assert run.store.states() == [State.DONE]
     assert len(run.queue.submits) == 1
+
+
+async def test_a_last_look_is_taken_once_however_long_it_takes() -> None:
+    run = Run(jobs=1, paid=(unknown(2),), attempts={(2, 1): lost_before(3600.0)}, settings=settings_with())
+    run.queue.service_s = 120.0
+    run.requests.latency_s = 60.0
+    assert await run.run() is None
+    assert run.store.states() == [State.DONE, State.UNKNOWN]
+    assert len(run.requests.looks_s()) == 2, "at the start, and when all else was done"
