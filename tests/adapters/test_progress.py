@@ -135,7 +135,7 @@ def test_at_a_terminal_the_bar_begins_with_what_was_done_before() -> None:
 def test_at_a_terminal_only_what_is_done_moves_the_bar() -> None:
     last = _at_a_terminal([_ended(State.FAILED), _ended(State.UNKNOWN)]).strip().split("\r")[-1]
     assert "3/10" in last
-    assert "failed 2" in last
+    assert "failed 1, unknown 1" in last
 
 
 def test_at_a_terminal_a_note_has_a_line_of_its_own() -> None:
