@@ -275,17 +275,18 @@ async def test_a_last_look_is_taken_once_however_long_it_takes() -> None:
 async def test_a_found_job_that_is_tried_again_is_handed_out_by_nobody_else() -> None:
     """It comes later in the manifest than what the feeder has reached, and is planned again while it pauses."""
     run = Run(
-        jobs=4,
-        paid=(unknown(5),),
-        attempts={(5, 1): lost_before(1.0)},
+        jobs=12,
+        paid=(unknown(13),),
+        attempts={(13, 1): lost_before(1.0)},
         settings=settings_with(in_flight=2, reconcile_s=5.0, backoff=BackoffPolicy(30.0, 30.0)),
     )
-    run.requests.listed[X].append(listed("found", 5))
+    run.requests.listed[X].append(listed("found", 13))
     answers = [http(500, "internal_error")] * 2
     run.queue.on_result.default = lambda request: (
         answers.pop() if request.request_id == "found" and answers else FakeResult(ONE_IMAGE)
     )
     assert await run.run() is None
-    assert run.store.states() == [State.DONE] * 5
-    assert [change.attempt for change in run.store.of_kind(changes.SubmitStarted) if change.job_id == 5] == [2]
-    assert len(run.queue.submits) == 5
+    assert run.store.states() == [State.DONE] * 13
+    assert [change.attempt for change in run.store.of_kind(changes.SubmitStarted) if change.job_id == 13] == [2]
+    assert len(run.queue.submits) == 13
+    assert run.queue.submits[-1][0] > 15.0, "after the pause, which another coroutine would not know of"
