@@ -135,7 +135,7 @@ class TransportError(WireError):
     `sent` is False only when provably nothing of the request reached the server (DNS, connect, TLS, waiting
     for a pooled connection): only then may a billable call be repeated (fal-protocol §13.1).
     `kind` is one of: dns, connect, tls, pool, timeout, reset, protocol; or, where we refused to fetch:
-    refused_address, refused_url, refused_size, refused_content.
+    refused_address, refused_url, refused_size, refused_content; or no_platform: no platform API is known for this fal.
     """
 
     def __init__(self, message: str, *, sent: bool, kind: str) -> None:

@@ -89,7 +89,7 @@ def open_spending(store: Store, prices: Mapping[str, Price], limit: int | None) 
         return 0 if tariff is None else tariff.expected(size_of(input_of(given), tariff.price.unit))
 
     store.reserve_open(expected)
-    return Spending(store.purse(limit), prices, tariffs=tariffs)
+    return Spending(store.purse(limit), tariffs)
 
 
 async def _ask(

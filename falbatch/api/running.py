@@ -67,7 +67,7 @@ class RunOptions:
     """How long submits without an answer are looked for in fal's request list, in seconds; None: by how long such
     jobs take."""
     watch_signals: bool = False
-    """Stop gently on SIGINT and SIGTERM; for a program that is the run."""
+    """Stop gently on SIGINT, SIGTERM and SIGHUP; for a program that is the run."""
 
 
 Confirm = Callable[[Plan], bool]

@@ -31,6 +31,9 @@ PATIENCE_UNKNOWN_S: Final = 60.0
 PATIENCE_DURATIONS: Final = 4.0
 """Durations of a usual job after which it would be listed: a request still running is not, and the list may lag."""
 
+SLOW_DURATIONS: Final = 1.5
+"""The same for jobs so slow that the most patience would end before them."""
+
 
 @dataclass(frozen=True, slots=True)
 class LostSubmit:
@@ -65,10 +68,6 @@ class Listed:
     """Canonical JSON; None where fal keeps no payloads: it cannot be matched then."""
     sent_at: float | None
     """Unix seconds by fal's clock."""
-
-
-SLOW_DURATIONS: Final = 1.5
-"""The same for jobs that take longer than all that patience."""
 
 
 def match(lost: Iterable[LostSubmit], listed: Iterable[Listed], known: Collection[str]) -> dict[LostSubmit, Listed]:

@@ -14,16 +14,16 @@ import anyio
 
 from falbatch.core import changes
 from falbatch.core.artifacts import artifact_path, find_files, part_path
-from falbatch.core.backoff import BackoffPolicy, delay_s
 from falbatch.core.classify import DownloadVerdict, Failure, download_verdict, failure_of
 from falbatch.core.events import JobEnded, Listener
 from falbatch.core.identity import input_of
 from falbatch.core.state import State
-from falbatch.engine.repeat import repeat
-from falbatch.errors import HttpError, WireError
+from falbatch.engine.repeat import pause_s, repeat
+from falbatch.errors import WireError
 from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
+    from falbatch.core.backoff import BackoffPolicy
     from falbatch.core.record import OpenJob, StoredFile, StoredResult
     from falbatch.engine.ports import Clock, FetchedFile, Files, Store
 
@@ -145,14 +145,10 @@ class Downloader:
             verdict = download_verdict(error)
             return verdict is DownloadVerdict.AGAIN or (verdict is DownloadVerdict.GONE and tries < GONE_TRIES)
 
-        def wait_s(failures: int, error: BaseException) -> float:
-            asked_s = error.retry_after_s if isinstance(error, HttpError) else None
-            return delay_s(failures, self._backoff, self._clock.jitter(), retry_after_s=asked_s)
-
         return await repeat(
             call,
             if_=is_worth_it,
-            wait_s=wait_s,
+            wait_s=lambda failures, error: pause_s(failures, error, self._backoff, self._clock),
             sleep=self._clock.sleep,
             attempts=TRIES,
         )

@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_never
 
+from falbatch.core.backoff import BackoffPolicy, delay_s
+from falbatch.errors import HttpError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from falbatch.engine.ports import Clock
+
 T = TypeVar("T")
+
+
+def pause_s(failures: int, error: BaseException, policy: BackoffPolicy, clock: Clock) -> float:
+    """Seconds to wait after failure number `failures` (1-based), at least what the server asked for with it."""
+    asked_s = error.retry_after_s if isinstance(error, HttpError) else None
+    return delay_s(failures, policy, clock.jitter(), retry_after_s=asked_s)
 
 
 async def repeat(

@@ -11,7 +11,7 @@ from falbatch.core.backoff import BackoffPolicy, delay_s
 from falbatch.core.classify import Failure, ResultVerdict, failure_of, result_verdict
 from falbatch.core.events import JobEnded, JobTriedAgain, Listener, ResultCame
 from falbatch.core.state import Event, State
-from falbatch.engine.repeat import repeat
+from falbatch.engine.repeat import pause_s, repeat
 from falbatch.engine.wait import NOT_YET_S, PollScheduler
 from falbatch.errors import CredentialsError, HttpError, TransportError, WireError
 from falbatch.faultpoints import fault_point
@@ -123,14 +123,10 @@ class ResultReader:
             self._reach.heard()
             return result
 
-        def wait_s(failures: int, error: BaseException) -> float:
-            asked_s = error.retry_after_s if isinstance(error, HttpError) else None
-            return delay_s(failures, self._backoff, self._clock.jitter(), retry_after_s=asked_s)
-
         return await repeat(
             call,
             if_=lambda error: isinstance(error, WireError) and result_verdict(error) is ResultVerdict.ASK_AGAIN,
-            wait_s=wait_s,
+            wait_s=lambda failures, error: pause_s(failures, error, self._backoff, self._clock),
             sleep=self._clock.sleep,
             attempts=READS,
         )

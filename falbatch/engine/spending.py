@@ -28,12 +28,9 @@ if TYPE_CHECKING:
 class Spending:
     """What is spent, reserved and left. Without a price for an endpoint, its jobs count nothing."""
 
-    def __init__(
-        self, purse: Purse, prices: Mapping[str, Price], *, tariffs: Mapping[str, Tariff] | None = None
-    ) -> None:
-        """`tariffs` are what earlier runs learned of some of the endpoints."""
+    def __init__(self, purse: Purse, tariffs: Mapping[str, Tariff]) -> None:
         self.purse = purse
-        self._tariffs = {endpoint: Tariff(price) for endpoint, price in prices.items()} | dict(tariffs or {})
+        self._tariffs = dict(tariffs)
         self._under_way: defaultdict[str, set[int]] = defaultdict(set)
         """Jobs by endpoint that were reserved in this run and did not end yet."""
         self._changed = anyio.Event()

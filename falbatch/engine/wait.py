@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from falbatch.core.backoff import BackoffPolicy, delay_s
 from falbatch.core.classify import is_account_trouble, is_worth_reading_again
 from falbatch.core.events import JobMoved, Listener, Polled
 from falbatch.core.schedule import Durations, first_poll_s, next_poll_s
+from falbatch.engine.repeat import pause_s
 from falbatch.errors import CredentialsError, HttpError, WireError
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from falbatch.core.backoff import BackoffPolicy
     from falbatch.core.pacing import Rate
     from falbatch.core.record import RequestOnRecord
     from falbatch.engine.ports import Clock, Progress, Queue
@@ -175,8 +176,7 @@ class PollScheduler:
         elif isinstance(error, HttpError) and error.status == 404 and watch.misses >= NOT_FOUND_LOOKS:
             self._finish(watch, None)
         elif _is_worth_asking_again(error) and watch.misses < MOST_MISSES:
-            asked_s = error.retry_after_s if isinstance(error, HttpError) else None
-            self._schedule(watch, delay_s(watch.misses, self._backoff, self._clock.jitter(), retry_after_s=asked_s))
+            self._schedule(watch, pause_s(watch.misses, error, self._backoff, self._clock))
         else:
             self._finish(watch, None, error)
 

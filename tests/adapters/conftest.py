@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import pytest
 
+from falbatch.adapters.fetch import Fetcher
+from falbatch.adapters.files import OutputFolder
 from falbatch.adapters.store import stage
 from falbatch.adapters.store.store import Store
 from falbatch.core.changes import FileReady, FilesStored, ResultStored, SubmitAccepted, SubmitStarted
@@ -258,3 +260,17 @@ def resumable(body: bytes, etag: str) -> Answer:
 def redirect(target: str, *, status: str = "302 Found") -> Answer:
     """Elsewhere."""
     return whole(b"", status=status, headers=f"Location: {target}\r\n")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The output folder."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def files(root: Path, opener: Transport) -> OutputFolder:
+    """What writes into it, over real connections."""
+    return OutputFolder(root, Fetcher(opener, allow_http=True))

@@ -31,18 +31,6 @@ GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7
 TEXT = b"some text\n" * 500
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def files(root: Path, opener: Transport) -> OutputFolder:
-    return OutputFolder(root, Fetcher(opener, allow_http=True))
-
-
 async def _keep(files: OutputFolder, body: bytes, part: str, path: str) -> None:
     await files.keep(body, part, content_type="text/plain")
     await files.publish(part, path)

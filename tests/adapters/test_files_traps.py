@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from falbatch.adapters.fetch import Fetcher, meta_path
+from falbatch.adapters.fetch import meta_path
 from falbatch.adapters.files import OutputFolder, make_folder
 from falbatch.errors import OutputError, TransportError
 from tests.adapters.conftest import Asked, Site, resumable, whole
@@ -17,7 +17,6 @@ from tests.adapters.conftest import Asked, Site, resumable, whole
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from falbatch.fal.transport import Transport
     from tests.fal.raw_server import Peer
 
 pytestmark = pytest.mark.anyio
@@ -26,18 +25,6 @@ TEXT = b"some text\n" * 500
 ETAG = '"v1"'
 PRECIOUS = b"some text\n" * 100
 """The beginning of TEXT: what a part file might hold."""
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def files(root: Path, opener: Transport) -> OutputFolder:
-    return OutputFolder(root, Fetcher(opener, allow_http=True))
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ async def test_each_submit_and_its_outcome_is_a_line_and_nothing_else_is(state: 
 
 @pytest.mark.parametrize("value", [2**70, -(2**64), 1e-7, 1.0, "ä\u2028\\\n", {"b": [None, True], "a": {}}])
 async def test_an_input_comes_back_to_the_byte(state: Path, value: object) -> None:
-    with planned(state, [item(0, prompt=value)]) as store:  # type: ignore[arg-type]
+    with planned(state, [item(0, prompt=value)]) as store:  # type: ignore[arg-type]  # any JSON value will do
         async with recording(store):
             await store.record(SubmitStarted(1, 1, AT))
         (facts,) = journal.submits(state)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from falbatch.core.events import Counter, JobEnded, RunEvent
-from falbatch.core.money import Price, Purse
+from falbatch.core.money import Price, Purse, Tariff
 from falbatch.core.reconcile import Listed
 from falbatch.core.state import Event, State
 from falbatch.engine.execute import Deps, ExecuteSettings, Execution
@@ -70,7 +70,8 @@ class Run:
         self.stop = Stop()
         self.most_at_fal = 0
         self.requests = FakeRequestList()
-        self.spending = Spending(self.purse or Purse(self.settings.max_cost_nano), self.prices)
+        tariffs = {endpoint: Tariff(price) for endpoint, price in self.prices.items()}
+        self.spending = Spending(self.purse or Purse(self.settings.max_cost_nano), tariffs)
         deps = Deps(self.store, self.queue, self.requests, self.files, self.clock, self._listen, self.spending)
         self.execution = Execution(deps, self.settings, self.stop)
 

@@ -19,7 +19,7 @@ DAY_S = 86_400.0
 def jumping(run: Run, *, most_s: float) -> None:
     """From now on each look at the wall clock shows another time, up to `most_s` seconds off in either direction."""
     chance = random.Random(7)
-    run.clock.unix_s = lambda: UNIX_AT_START + chance.uniform(-most_s, most_s)  # type: ignore[method-assign]
+    run.clock.unix_s = lambda: UNIX_AT_START + chance.uniform(-most_s, most_s)  # type: ignore[method-assign]  # one clock only
 
 
 @pytest.mark.parametrize("most_s", [3600.0, DAY_S, 400 * DAY_S])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from falbatch.core import changes
 from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.identity import canonical_json
-from falbatch.core.money import NANO, Price, Purse
+from falbatch.core.money import NANO, Price, Purse, Tariff
 from falbatch.core.state import State
 from falbatch.engine.execute import Scope
 from falbatch.engine.result import OUTCOME_LOOKS
@@ -41,6 +41,7 @@ pytestmark = pytest.mark.anyio
 
 CENT = NANO // 100
 BY_IMAGE = {"fal-ai/x": Price(CENT, "image")}
+TARIFFS = {endpoint: Tariff(price) for endpoint, price in BY_IMAGE.items()}
 BY_MEGAPIXEL = {"fal-ai/x": Price(CENT, "megapixel")}
 
 
@@ -66,7 +67,7 @@ async def test_without_a_price_nothing_is_reserved_and_nothing_waits() -> None:
 
 
 async def test_what_does_not_fit_waits_for_what_is_at_fal() -> None:
-    spending = Spending(cents(1), BY_IMAGE)
+    spending = Spending(cents(1), TARIFFS)
     first = replace(planned(1), reserved=await spending.reserve(planned(1)))
     got: list[int] = []
 
@@ -83,7 +84,7 @@ async def test_what_does_not_fit_waits_for_what_is_at_fal() -> None:
 
 
 async def test_what_can_never_fit_is_refused_with_the_amounts() -> None:
-    spending = Spending(Purse(5 * CENT, spent=3 * CENT, lost=2 * CENT), BY_IMAGE)
+    spending = Spending(Purse(5 * CENT, spent=3 * CENT, lost=2 * CENT), TARIFFS)
     with pytest.raises(LimitReached, match=r"limit of \$0\.05 .* \$0\.03 spent, \$0\.02 reserved .* \$0\.01") as caught:
         await spending.reserve(planned(1))
     assert "--max-cost" in caught.value.advice
