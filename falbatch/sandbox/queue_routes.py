@@ -6,12 +6,12 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from falbatch.faultpoints import fault_point
+from falbatch.sandbox.answers import answer
 from falbatch.sandbox.endpoints import EndpointId, parse_endpoint
 from falbatch.sandbox.engine import Cancelled
 from falbatch.sandbox.faults import Target, Where
 from falbatch.sandbox.ids import fingerprint
-from falbatch.sandbox.outputs import file_url, output, pictures
-from falbatch.sandbox.pages import failure_reply, logs_of, result_headers, status_page, submit_page
+from falbatch.sandbox.pages import logs_of, status_page, submit_page
 from falbatch.sandbox.replies import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
@@ -139,16 +139,10 @@ async def result(world: World, call: Call, request: Request) -> Reply:
     world.catch_up()
     if request.status is not Status.COMPLETED:
         return TOO_EARLY
-    if request.verdict.status != 200:
-        return failure_reply(request)
-    payload = request.payload
-    made = pictures(request, payload)
-    if payload.get("sync_mode"):
-        urls = [await world.gallery.data_uri(picture) for picture in made]
-    else:
-        urls = [file_url(call.origin, request, picture) for picture in made]
-    fault_point("sandbox.result")
-    return json_reply(200, output(request, payload, made, urls), result_headers(request))
+    reply = await answer(world, request, call.origin)
+    if reply.status == 200:
+        fault_point("sandbox.result")
+    return reply
 
 
 async def cancel(world: World, request: Request) -> Reply:
