@@ -23,11 +23,14 @@ STORE_WRITES: Final = (
     "FilesGone",
     "FileSkipped",
     "Stuck",
+    "UploadStored",
+    "InputFailed",
 )
 """The changes of `core/changes.py`: each has a point before and one after its commit (`before.X`, `after.X`)."""
 
 POINTS: Final = (
     "plan.adopted",  # the manifest's jobs are in the state file, nothing is submitted yet
+    "upload.answered",  # a file of an input is at fal, its URL is not on disk
     "submit.leaving",  # the intent is on disk, the POST is about to leave
     "submit.answered",  # fal's answer to a submit is here, nothing of it is on disk
     "result.answered",  # the result is here, nothing of it is on disk
@@ -48,6 +51,7 @@ POINTS: Final = (
     "sandbox.accepted",  # (the emulator) a submit is stored, its reply has not left
     "sandbox.file",  # (the emulator) a file is about to be served
     "sandbox.result",  # (the emulator) a result is about to be served
+    "sandbox.answering",  # (the emulator) a direct call has ended and is stored, its answer has not left
 )
 
 VARIABLE: Final = "FALBATCH_FAULT_POINT"

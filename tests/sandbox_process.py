@@ -13,7 +13,7 @@ import urllib.request
 from typing import IO, TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
 # A machine under load starts Python and aiohttp in seconds.
@@ -95,6 +95,10 @@ class SandboxProcess:
         """`GET /sandbox/stats`."""
         return self._json("GET", "stats")
 
+    def uploads(self) -> dict[str, Any]:
+        """`GET /sandbox/uploads`: what was uploaded and is still there."""
+        return self._json("GET", "uploads")
+
     def request(self, request_id: str) -> dict[str, Any]:
         """What was sent with a request: headers without the key, input, endpoint, query."""
         return self._json("GET", f"requests/{request_id}")
@@ -104,7 +108,7 @@ class SandboxProcess:
         rules: list[dict[str, Any]] = self._json("GET", "faults")["faults"]
         return rules
 
-    def add_faults(self, rules: Sequence[Mapping[str, Any]]) -> None:
+    def add_faults(self, rules: Iterable[Mapping[str, Any]]) -> None:
         """Put fault rules in force."""
         self._json("POST", "faults", {"faults": [dict(rule) for rule in rules]})
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from falbatch.sandbox.outputs import file_url, output, pictures
 from falbatch.sandbox.pages import failure_reply, result_headers
 from falbatch.sandbox.replies import Reply, json_reply
+from falbatch.sandbox.sources import work_of
 
 if TYPE_CHECKING:
     from falbatch.sandbox.requests import Request
@@ -20,10 +20,14 @@ async def answer(world: World, request: Request, origin: str) -> Reply:
     """
     if request.verdict.status != 200:
         return failure_reply(request)
-    payload = request.payload
-    made = pictures(request, payload)
-    if payload.get("sync_mode"):
-        urls = [await world.gallery.data_uri(picture) for picture in made]
-    else:
-        urls = [file_url(origin, request, picture) for picture in made]
-    return json_reply(200, output(request, payload, made, urls), result_headers(request))
+    work = work_of(world, request)
+    urls = [await world.gallery.data_uri(medium) for medium in work.files] if work.is_inline else work.urls(origin)
+    return json_reply(200, work.output(urls), result_headers(request))
+
+
+def kept_output(world: World, request: Request, origin: str) -> dict[str, Any] | None:
+    """The output as the request history has it: None of a failure, and with `sync_mode` (fal-protocol §7.1)."""
+    if request.verdict.status != 200:
+        return None
+    work = work_of(world, request)
+    return None if work.is_inline else work.output(work.urls(origin))

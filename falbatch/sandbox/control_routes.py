@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from falbatch.sandbox.access import url_of
 from falbatch.sandbox.endpoints import profile_of
 from falbatch.sandbox.ledger import ledger_page
 from falbatch.sandbox.replies import METHOD_NOT_ALLOWED, NOT_FOUND, Call, Reply, detail_reply, json_reply
@@ -89,6 +90,40 @@ def _account(world: World, call: Call) -> Reply:
     return json_reply(200, {"key_id": key_id, "locked": asked["locked"]})
 
 
+def _uploads(world: World, call: Call) -> Reply:
+    """What was uploaded and is still there: the judge of "uploaded once"."""
+    files = world.storage.files(world.now())
+    page: dict[str, Any] = {
+        "count": len(files),
+        "bytes": sum(file.size for file in files),
+        "unfinished": world.storage.unfinished(),
+        "files": [
+            {
+                "url": url_of(call, file.path),
+                "size": file.size,
+                "sha256": file.sha256,
+                "content_type": file.content_type,
+                "uploaded_at": file.uploaded_at,
+                "parts": file.parts,
+                "sent": file.sent,
+                "account": file.owner,
+                "expires_at": file.expires_at,
+            }
+            for file in files
+        ],
+    }
+    return json_reply(200, page)
+
+
+def _list_webhooks(world: World, _call: Call) -> Reply:
+    return json_reply(200, world.webhooks.page())
+
+
+def _rotate_webhook_key(world: World, _call: Call) -> Reply:
+    world.webhooks.rotate()
+    return json_reply(200, world.webhooks.key_set())
+
+
 def _request_page(world: World, request_id: str) -> Reply:
     """Everything recorded about one request, expired or not; the key is not among it."""
     world.catch_up()
@@ -101,6 +136,7 @@ def _request_page(world: World, request_id: str) -> Reply:
         "account": request.account,
         "endpoint": request.endpoint,
         "unit": profile_of(request.endpoint).unit,
+        "via": request.via,
         "query": dict(request.query),
         "headers": dict(request.headers),
         "input": request.payload,
@@ -121,4 +157,7 @@ _ROUTES: Final[Mapping[str, Mapping[str, Callable[[World, Call], Reply]]]] = {
     "reset": {"POST": _reset},
     "faults": {"GET": _list_faults, "POST": _add_faults, "DELETE": _clear_faults},
     "account": {"POST": _account},
+    "uploads": {"GET": _uploads},
+    "webhooks": {"GET": _list_webhooks},
+    "webhooks/rotate": {"POST": _rotate_webhook_key},
 }

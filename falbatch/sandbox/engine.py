@@ -1,8 +1,9 @@
 """The queue: what time does to requests. Knows no clock and no socket; `now` comes in with every call.
 
     submit ─▶ line of the account ─▶ running, at most `concurrency` ─▶ completed
-                  ▲                        │
+                  ▲                    ▲   │
                   └──── pause ◀── requeue ─┘
+    a direct call, where there is room ┘
 
 Time is caught up with in `advance`, event by event at the moment each was due, so the outcome does not depend on
 how often anybody looks. All Unix seconds.
@@ -89,6 +90,21 @@ class Engine:
         self._enqueue(request)
         self._changed(request)
         self._fill(self._account(request), now)
+
+    def has_room(self, account: str) -> bool:
+        """Whether a direct call of that account could start now. Where there is room, nobody waits for it."""
+        known = self.accounts.get(account)
+        return known is None or known.running < self._concurrency
+
+    def begin(self, request: Request, now: float) -> None:
+        """Start a direct call at once. The caller has seen that there is room; the queue is not touched."""
+        self._run(self._account(request), request, now)
+
+    def leave(self, request: Request, now: float) -> None:
+        """The caller of a direct call is gone: it is cancelled where apps stop for that, else it runs on."""
+        if request.status is Status.IN_PROGRESS and self._stops_running:
+            request.verdict = CANCELLED_VERDICT
+            self._stop(request, Event.CANCEL, now)
 
     def restore(self, requests: Iterable[Request], now: float) -> None:
         """Take in what an earlier process left, in the order of `requests`; the running go on where they were."""
@@ -196,15 +212,18 @@ class Engine:
     def _fill(self, account: Account, now: float) -> None:
         while account.running < self._concurrency and (account.normal or account.low):
             request = (account.normal or account.low).pop()
-            if self._start(request, now) > 0:
-                account.running += 1
-                account.peak = max(account.peak, account.running)
-            else:
-                self._end(request, Event.FINISH, now)
+            self._waiting[request.endpoint] -= 1
+            self._run(account, request, now)
+
+    def _run(self, account: Account, request: Request, now: float) -> None:
+        if self._start(request, now) > 0:
+            account.running += 1
+            account.peak = max(account.peak, account.running)
+        else:
+            self._end(request, Event.FINISH, now)
 
     def _start(self, request: Request, now: float) -> float:
         """Begin an attempt; returns its seconds."""
-        self._waiting[request.endpoint] -= 1
         request.status = next_status(request.status, Event.START)
         request.attempt += 1
         request.started_at = now

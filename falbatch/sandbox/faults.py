@@ -24,9 +24,19 @@ class Where(StrEnum):
     STATUS_STREAM = "status_stream"
     RESULT = "result"
     CANCEL = "cancel"
+    RUN = "run"
+    STREAM = "stream"
+    REALTIME = "realtime"
+    """A WebSocket's handshake; what a rule does to replies holds for all answers on that connection."""
     FILE = "file"
+    UPLOAD = "upload"
+    """Any call of an upload; `endpoint` then is its step: token, initiate, file, create, part/1 and on, complete."""
     PLATFORM = "platform"
     """Any call to the platform API; `endpoint` then is the ids that it names, joined by commas."""
+    OPENAPI = "openapi"
+    """A call for an endpoint's schema."""
+    WEBHOOK = "webhook"
+    """One attempt to deliver a webhook: the sandbox calls. A rule about replies is then about the receiver's."""
 
 
 class Do(StrEnum):
@@ -76,26 +86,37 @@ class Do(StrEnum):
     """The true JSON inside 100,000 arrays."""
     TYPES = "types"
     """JSON with the right keys and absurd values: null for ids, numbers for texts, lists for objects."""
+    DUPLICATE = "duplicate"
+    """A webhook is sent twice, the same to the byte."""
+    NO_PAYLOAD = "no_payload"
+    """A webhook without its payload: null, and `payload_error` beside it."""
 
 
-_PLAIN_JSON: Final = frozenset({Where.SUBMIT, Where.STATUS, Where.RESULT})
+_PLAIN_JSON: Final = frozenset({Where.SUBMIT, Where.STATUS, Where.RESULT, Where.RUN})
+_RESULTS: Final = frozenset({Where.RESULT, Where.RUN})
+DIRECT: Final = frozenset({Where.RUN, Where.STREAM, Where.REALTIME})
+"""Calls that accept a request and answer it."""
 
 ALLOWED: Final[Mapping[Do, frozenset[Where]]] = {do: frozenset(Where) for do in Do} | {
+    Do.DELAY: frozenset(Where) - {Where.WEBHOOK},
+    Do.REDIRECT: frozenset(Where) - {Where.WEBHOOK},
     Do.CORRUPT: frozenset(Where) - {Where.STATUS_STREAM},
     Do.WRONG_TYPE: frozenset(Where) - {Where.STATUS_STREAM},
     Do.REQUEUE: frozenset({Where.STATUS, Where.STATUS_STREAM}),
-    Do.FAIL: frozenset({Where.SUBMIT, Where.RESULT}),
-    Do.LOCK: frozenset(Where) - {Where.FILE},
-    Do.LATE: frozenset({Where.RESULT, Where.FILE}),
-    Do.NAMES: frozenset({Where.RESULT}),
+    Do.FAIL: DIRECT | {Where.SUBMIT, Where.RESULT},
+    Do.LOCK: frozenset(Where) - {Where.FILE, Where.OPENAPI, Where.WEBHOOK},
+    Do.LATE: frozenset({Where.RESULT, Where.FILE, Where.WEBHOOK}),
+    Do.NAMES: _RESULTS,
     Do.FOREIGN: frozenset({Where.SUBMIT}),
-    Do.FOREIGN_FILES: frozenset({Where.RESULT}),
-    Do.LINK: frozenset({Where.RESULT}),
-    Do.ENDLESS: frozenset({Where.RESULT, Where.FILE}),
-    Do.DRIP: _PLAIN_JSON | {Where.FILE},
-    Do.HUGE: _PLAIN_JSON | {Where.PLATFORM},
-    Do.DEEP: _PLAIN_JSON | {Where.PLATFORM},
-    Do.TYPES: _PLAIN_JSON | {Where.PLATFORM},
+    Do.FOREIGN_FILES: _RESULTS,
+    Do.LINK: _RESULTS,
+    Do.ENDLESS: _RESULTS | {Where.FILE},
+    Do.DRIP: _PLAIN_JSON | {Where.FILE, Where.UPLOAD},
+    Do.HUGE: _PLAIN_JSON | {Where.PLATFORM, Where.UPLOAD},
+    Do.DEEP: _PLAIN_JSON | {Where.PLATFORM, Where.UPLOAD, Where.WEBHOOK},
+    Do.TYPES: _PLAIN_JSON | {Where.PLATFORM, Where.UPLOAD, Where.WEBHOOK},
+    Do.DUPLICATE: frozenset({Where.WEBHOOK}),
+    Do.NO_PAYLOAD: frozenset({Where.WEBHOOK}),
 }
 """Which calls each fault makes sense for."""
 
@@ -196,10 +217,10 @@ class FaultBook:
         """The rule that hits this call's way over the wire, or None; `fail` rules are not asked."""
         return self._pick(target, [e for e in self._entries if e.rule.do is not Do.FAIL])
 
-    def failure_for(self, endpoint: str, path: str, input_key: str) -> str | None:
-        """The failure in which a request accepted now will end, or None."""
+    def failure_for(self, endpoint: str, path: str, input_key: str, where: Where = Where.SUBMIT) -> str | None:
+        """The failure in which a request accepted now, by a call of that kind, will end, or None."""
         entries = [e for e in self._entries if e.rule.do is Do.FAIL]
-        rule = self._pick(Target(Where.SUBMIT, endpoint, path, input_key), entries)
+        rule = self._pick(Target(where, endpoint, path, input_key), entries)
         return rule.word if rule else None
 
     def snapshot(self) -> list[dict[str, Any]]:
@@ -245,7 +266,8 @@ class FaultBook:
 
 def applies(rule: Rule, target: Target) -> bool:
     """Whether `rule` could meet this call at all, chance and counters aside."""
-    where = Where.SUBMIT if rule.do is Do.FAIL else rule.where
+    # How a result will be is decided when its request is accepted.
+    where = Where.SUBMIT if rule.do is Do.FAIL and rule.where is Where.RESULT else rule.where
     if where is not target.where or not fnmatchcase(target.endpoint, rule.endpoint):
         return False
     match rule.do:

@@ -23,7 +23,10 @@ examples:
   %(prog)s --speed 20 --concurrency 2 --scenario storm.yaml
       twenty times as fast, two at a time, with the faults of storm.yaml
 
-exit codes: 0 stopped, 2 usage (a flag, the scenario, the port or the data folder)"""
+  %(prog)s --tls sandbox-tls
+      on https://127.0.0.1:8787; tell clients SSL_CERT_FILE=sandbox-tls/ca.pem
+
+exit codes: 0 stopped, 2 usage (a flag, the scenario, the port or a folder)"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="loopback address to serve on (default %(default)s)")
     add("--port", type=int, default=DEFAULT_PORT, help="port; 0 picks a free one (default %(default)s)")
-    add("--data", type=Path, metavar="DIR", help="keep queue, ledger and fault counters in DIR")
+    add("--data", type=Path, metavar="DIR", help="keep queue, ledger, fault counters and uploads in DIR")
     add("--seed", type=int, metavar="N", help="same seed: same ids, timings and faults (default: by chance)")
     add(
         "--concurrency",
@@ -42,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--speed", type=float, metavar="X", help="divide service times by X; 0 for none at all (default 1)")
     add("--scenario", type=Path, metavar="FILE", help="YAML file with durations, faults and more")
     add("--key", metavar="ID:SECRET", help="accept this key only (default: every id:secret is an account)")
+    add("--tls", type=Path, metavar="DIR", help="serve https; DIR/ca.pem is what clients must trust (made if missing)")
     add("--stay-until-stdin-closes", action="store_true", help="also stop at the end of stdin")
 
 
@@ -56,5 +60,6 @@ def settings_from(namespace: argparse.Namespace) -> SandboxSettings:
         speed=namespace.speed,
         scenario=namespace.scenario,
         key=namespace.key,
+        tls=namespace.tls,
         stay_until_stdin_closes=namespace.stay_until_stdin_closes,
     )

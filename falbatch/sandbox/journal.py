@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from falbatch.sandbox.endpoints import profile_of
-from falbatch.sandbox.requests import Request
+from falbatch.sandbox.requests import Request, Via
 from falbatch.sandbox.states import Status
 from falbatch.sandbox.verdict import CANCELLED_VERDICT, EXPIRED_VERDICT, decide
 
@@ -121,6 +121,7 @@ def insert_row(request: Request) -> Row:
         int(request.low),
         request.deadline,
         *update_row(request)[:-1],
+        str(request.via),
     )
 
 
@@ -140,7 +141,7 @@ def update_row(request: Request) -> Row:
 def request_from(row: Row) -> Request:
     """A request as `insert_row` wrote it; its verdict follows from the rest."""
     (ordinal, id_, account, endpoint, query, headers, raw, submitted_at, low, deadline, failure, *life) = row
-    status, attempt, started_at, finishes_at, ended_at = life
+    status, attempt, started_at, finishes_at, ended_at, via = life
     request = Request(
         id=id_,
         ordinal=ordinal,
@@ -153,6 +154,7 @@ def request_from(row: Row) -> Request:
         low=bool(low),
         deadline=deadline,
         verdict=CANCELLED_VERDICT,
+        via=Via(via),
         status=Status(status),
         attempt=attempt,
         started_at=started_at,

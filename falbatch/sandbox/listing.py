@@ -17,12 +17,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.sandbox.endpoints import parse_endpoint
-from falbatch.sandbox.outputs import file_url, inference_s, output, pictures
+from falbatch.sandbox.outputs import inference_s
 from falbatch.sandbox.platform_query import Refused, all_values, endpoint_ids, iso_time, moment, utc, whole, word
 from falbatch.sandbox.states import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from falbatch.sandbox.requests import Request
     from falbatch.sandbox.scenario import Scenario
@@ -101,9 +101,14 @@ def parse_listing(query: Mapping[str, str], now: float) -> Listing:
 
 
 def listing_page(
-    asked: Listing, requests: Iterable[Request], account: str, scenario: Scenario, now: float, origin: str
+    asked: Listing,
+    requests: Iterable[Request],
+    account: str,
+    scenario: Scenario,
+    now: float,
+    output_of: Callable[[Request], dict[str, Any] | None],
 ) -> dict[str, Any]:
-    """One page of the caller's requests. `origin` is what the URLs in outputs begin with."""
+    """One page of the caller's requests. `output_of` gives what is kept of a request's output."""
     until = now - scenario.listing_lag_s
     keyed = (
         (key, request)
@@ -116,7 +121,7 @@ def listing_page(
     page, has_more = found[: asked.limit], len(found) > asked.limit
     with_payloads = asked.with_payloads and scenario.listing_payloads
     return {
-        "items": [_item(request, origin, with_payloads=with_payloads) for _, request in page],
+        "items": [_item(request, output_of, with_payloads=with_payloads) for _, request in page],
         "next_cursor": _cursor(asked.sort, page[-1][0]) if has_more else None,
         "has_more": has_more,
     }
@@ -141,7 +146,9 @@ def _outcome(request: Request) -> Outcome:
     return Outcome.USER_ERROR if request.verdict.status < 500 else Outcome.ERROR
 
 
-def _item(request: Request, origin: str, *, with_payloads: bool) -> dict[str, Any]:
+def _item(
+    request: Request, output_of: Callable[[Request], dict[str, Any] | None], *, with_payloads: bool
+) -> dict[str, Any]:
     started_at, ended_at = request.started_at or 0.0, request.ended_at or 0.0
     item: dict[str, Any] = {
         "request_id": request.id,
@@ -153,17 +160,8 @@ def _item(request: Request, origin: str, *, with_payloads: bool) -> dict[str, An
         "duration": inference_s(request),
     }
     if with_payloads and request.keeps_io:
-        payload = request.payload
-        item |= {"json_input": payload, "json_output": _output(request, payload, origin)}
+        item |= {"json_input": request.payload, "json_output": output_of(request)}
     return item
-
-
-def _output(request: Request, payload: Mapping[str, Any], origin: str) -> dict[str, Any] | None:
-    """The output, None where there is none: of a failure, and with `sync_mode` (fal-protocol §7.1)."""
-    if request.verdict.status != 200 or payload.get("sync_mode"):
-        return None
-    made = pictures(request, payload)
-    return output(request, payload, made, [file_url(origin, request, picture) for picture in made])
 
 
 def _key(sort: Sort, request: Request) -> _Key:

@@ -11,12 +11,14 @@ from falbatch.sandbox.faults import Do, Rule, Where
 from falbatch.sandbox.hostile import mistreat
 from falbatch.sandbox.queue_routes import TOO_EARLY
 from falbatch.sandbox.replies import (
+    EVENTS_TYPE,
     JSON_TYPE,
     NOT_FOUND,
     Ending,
     Operation,
     Outcome,
     Reply,
+    Socket,
     Stream,
     detail_reply,
     error_reply,
@@ -25,8 +27,9 @@ from falbatch.sandbox.replies import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from falbatch.sandbox.replies import Wire
     from falbatch.sandbox.world import World
 
 _SERVER_TYPES: Final[Mapping[int, str]] = {
@@ -41,6 +44,8 @@ _NGINX_PAGE: Final = (
     "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n"
     "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
 )
+
+_PAGE: Final = b"<!doctype html><title>Sorry</title><p>This is not what you asked for."
 
 _MASK: Final = 0x5A
 
@@ -76,9 +81,7 @@ async def _misbehave(world: World, operation: Operation, rule: Rule) -> Outcome:
     outcome = await operation.run()
     if rule.do is Do.DELAY:
         await asyncio.sleep(rule.amount)
-    if rule.do is Do.HANG:
-        return Ending.HANG
-    request = world.requests.get(operation.request_id)
+    request = world.requests.get(operation.request_id or outcome.headers.get("x-fal-request-id", ""))
     ordinal = 0 if request is None else request.ordinal
     return spoil(rule, outcome, ordinal, is_file=operation.target.where is Where.FILE)
 
@@ -106,28 +109,59 @@ def spoil(rule: Rule, outcome: Outcome, ordinal: int, *, is_file: bool) -> Outco
 
     `ordinal` is the place of the request called about among all of the sandbox, 0 without one.
     """
+    match outcome:
+        case Reply():
+            return _spoil_reply(rule, outcome, ordinal, is_file=is_file)
+        case Stream():
+            return _spoil_stream(rule, outcome)
+        case Socket():
+            talk = outcome.talk
+            return replace(outcome, talk=lambda wire: talk(_SpoiltWire(rule, wire)))
+        case Ending():
+            return outcome
+
+
+def _spoil_reply(rule: Rule, reply: Reply, ordinal: int, *, is_file: bool) -> Outcome:
     match rule.do:
+        case Do.HANG:
+            return Ending.HANG
         case Do.DROP_AFTER:
-            if is_file and isinstance(outcome, Reply):
-                return replace(_cut(outcome), resets=True)
+            return replace(_cut(reply), resets=True) if is_file else Ending.RESET
+        case Do.TRUNCATE:
+            return _cut(reply, quiet=rule.quiet)
+        case Do.CORRUPT:
+            return replace(reply, body=garble(reply))
+        case Do.WRONG_TYPE:
+            return replace(reply, body=_PAGE)
+        case _:
+            return mistreat(rule, reply, ordinal)
+
+
+def _spoil_stream(rule: Rule, stream: Stream) -> Outcome:
+    match rule.do:
+        case Do.HANG:
+            return Ending.HANG
+        case Do.DROP_AFTER:
             return Ending.RESET
         case Do.TRUNCATE:
-            if isinstance(outcome, Stream):
-                return _one_event(outcome)
-            return _cut(outcome, quiet=rule.quiet) if isinstance(outcome, Reply) else outcome
+            return _one_event(stream)
         case Do.CORRUPT:
-            return replace(outcome, body=garble(outcome)) if isinstance(outcome, Reply) else outcome
+            return _changed(stream, lambda chunk: garble(Reply(200, chunk, content_type=stream.content_type)))
         case Do.WRONG_TYPE:
-            page = b"<!doctype html><title>Sorry</title><p>This is not what you asked for."
-            return replace(outcome, body=page) if isinstance(outcome, Reply) else outcome
+            return _changed(_one_event(stream), lambda _: _PAGE)
         case _:
-            return mistreat(rule, outcome, ordinal) if isinstance(outcome, Reply) else outcome
+            return stream
 
 
 def garble(reply: Reply) -> bytes:
-    """A body of the same length that no reader of its type takes: its magic bytes and every 97th are wrong."""
+    """A body that no reader of its type takes: its magic bytes and every 97th are wrong, or its JSON is none.
+
+    Of the same length, but for events.
+    """
     if reply.content_type == JSON_TYPE:
         return reply.body[1:] + b","
+    if reply.content_type == EVENTS_TYPE:
+        return reply.body.replace(b"{", b"", 1)
     body = bytearray(reply.body)
     for place in [*range(min(16, len(body))), *range(16, len(body), 97)]:
         body[place] ^= _MASK
@@ -157,3 +191,40 @@ def _one_event(stream: Stream) -> Stream:
         return await stream.next_chunk() if chunks_left == 0 else None
 
     return replace(stream, next_chunk=next_chunk)
+
+
+def _changed(stream: Stream, change: Callable[[bytes], bytes]) -> Stream:
+    async def next_chunk() -> bytes | None:
+        chunk = await stream.next_chunk()
+        return None if chunk is None else change(chunk)
+
+    return replace(stream, next_chunk=next_chunk)
+
+
+class _SpoiltWire:
+    """A WebSocket whose answers fare as a rule wants it."""
+
+    def __init__(self, rule: Rule, wire: Wire) -> None:
+        self._rule = rule
+        self._wire = wire
+        self.receive = wire.receive
+        self.close = wire.close
+        self.reset = wire.reset
+        self.has_left = wire.has_left
+
+    async def send(self, message: bytes | str) -> None:
+        match self._rule.do:
+            case Do.DROP_AFTER:
+                self._wire.reset()
+            case Do.HANG:
+                pass
+            case Do.WRONG_TYPE:
+                await self._wire.send(_PAGE.decode())
+            case Do.TRUNCATE:
+                await self._wire.send(message[: len(message) // 2])
+            case Do.CORRUPT if isinstance(message, bytes):
+                await self._wire.send(garble(Reply(200, message, content_type="application/msgpack")))
+            case Do.CORRUPT:
+                await self._wire.send(f"{message[1:]!s},")
+            case _:
+                await self._wire.send(message)

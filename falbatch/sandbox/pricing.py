@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.sandbox.endpoints import profile_of
+from falbatch.sandbox.endpoints import Unit, profile_of
 from falbatch.sandbox.platform_query import Refused, at_most, endpoint_ids, known_endpoint
 
 if TYPE_CHECKING:
@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
     from falbatch.sandbox.requests import Request
 
-_UNITS: Final[Mapping[str, str]] = {"images": "image", "megapixels": "megapixel", "requests": "request"}
+_UNITS: Final[Mapping[Unit, str]] = {
+    Unit.IMAGES: "image",
+    Unit.MEGAPIXELS: "megapixel",
+    Unit.REQUESTS: "request",
+    Unit.SECONDS: "second",
+    Unit.CHARACTERS: "1000 characters",
+    Unit.COMPUTE_SECONDS: "compute second",
+    Unit.MINUTES: "minute",
+    Unit.STEPS: "step",
+}
 """The profiles' words → fal's."""
 
 _MOST: Final = 10**12

@@ -26,6 +26,7 @@ from falbatch.sandbox.replies import (
 from falbatch.sandbox.requests import Request, parse_payload
 from falbatch.sandbox.states import Status
 from falbatch.sandbox.status_stream import status_stream
+from falbatch.sandbox.tokens import check
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,9 +56,12 @@ TOO_EARLY: Final = detail_reply(400, "Request is still in progress")
 def resolve(world: World, call: Call) -> Operation | Reply:
     """What `call` asks for, or the refusal of a call that asks for nothing."""
     account = account_of(call.headers.get("Authorization", ""), world.behaviour.key)
+    found = _REQUEST_PATH.fullmatch(call.tail)
+    if account is None and found and found[3] == "/status/stream":
+        # A browser's event source can send no header.
+        account = account_of_token(world, call, parse_endpoint(found[1]))
     if account is None:
         return BAD_KEY
-    found = _REQUEST_PATH.fullmatch(call.tail)
     if found:
         where = _CALLS.get((call.method, found[3] or ""))
         if where is None:
@@ -86,6 +90,12 @@ def account_of(authorization: str, only: str | None) -> str | None:
     if key is None or (only is not None and f"{key[1]}:{key[2]}" != only):
         return None
     return key[1]
+
+
+def account_of_token(world: World, call: Call, endpoint: EndpointId | None) -> str | None:
+    """The account whose `fal_jwt_token` is in the query, None without one that is good for `endpoint`."""
+    grant = check(world.behaviour.seed, call.query.get("fal_jwt_token", ""), world.now())
+    return grant.account if grant and endpoint and grant.allows(endpoint) else None
 
 
 async def submit(world: World, call: Call, account: str, endpoint: EndpointId, key: str) -> Reply:

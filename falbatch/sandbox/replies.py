@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from falbatch.sandbox.deposits import Spool
     from falbatch.sandbox.faults import Target
 
 JSON_TYPE: Final = "application/json"
+EVENTS_TYPE: Final = "text/event-stream"
 
 
 class Ending(StrEnum):
@@ -48,10 +50,43 @@ class Stream:
     next_chunk: Callable[[], Awaitable[bytes | None]]
     headers: Mapping[str, str]
     status: int = 200
-    content_type: str = "text/event-stream"
+    content_type: str = EVENTS_TYPE
+    ragged: bool = False
+    """Chunks are written in pieces whose borders fall inside characters."""
+    closed: Callable[[], None] | None = None
+    """Called when the reply is over, sent in full or not."""
 
 
-Outcome = Reply | Stream | Ending
+class Wire(Protocol):
+    """An open WebSocket, seen from the sandbox's end."""
+
+    async def receive(self) -> bytes | str | None:
+        """The next message, None once the client is gone."""
+
+    async def send(self, message: bytes | str) -> None:
+        """Send a binary or a text message; to a client that is gone, nothing."""
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close it in order."""
+
+    def reset(self) -> None:
+        """End it with a TCP RST."""
+
+    def has_left(self) -> bool:
+        """Whether the client is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """A WebSocket: the handshake succeeds, then `talk` has the connection; it is closed when that returns."""
+
+    talk: Callable[[Wire], Awaitable[None]]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the handshake's reply."""
+    status: int = 101
+
+
+Outcome = Reply | Stream | Socket | Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +105,15 @@ class Call:
     body: bytes
     origin: str
     """`http://127.0.0.1:8787`, as the client named us: what URLs in replies begin with."""
+    spool: Spool | None = None
+    """The body of an upload, in a file; `body` is empty then."""
+    has_left: Callable[[], bool] = field(default=lambda: False)
+    """Whether the client is gone by now."""
+
+    @property
+    def is_handshake(self) -> bool:
+        """Whether it wants to become a WebSocket."""
+        return self.headers.get("Upgrade", "").lower() == "websocket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +121,7 @@ class Operation:
     """A call understood: what faults may match it by, and what carries it out."""
 
     target: Target
-    run: Callable[[], Awaitable[Reply | Stream]]
+    run: Callable[[], Awaitable[Reply | Stream | Socket]]
     request_id: str = ""
     """Of the request called about; empty when there is none yet."""
     account: str = ""

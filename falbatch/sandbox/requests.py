@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from falbatch.sandbox.endpoints import parse_endpoint
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from falbatch.sandbox.verdict import Verdict
+
+
+class Via(StrEnum):
+    """How a request came in."""
+
+    QUEUE = "queue"
+    RUN = "run"
+    """A direct call, answered on its own connection."""
+    STREAM = "stream"
+    """A direct call, answered as server-sent events."""
+    REALTIME = "realtime"
+    """One message of a WebSocket."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +53,7 @@ class Request:
     """When it must have started; None without a start timeout."""
     verdict: Verdict
     """How it ends when nothing else ends it first; then how it ended."""
+    via: Via = Via.QUEUE
 
     # life
     status: Status = Status.IN_QUEUE
@@ -66,6 +80,11 @@ class Request:
         """`[namespace/]owner/alias`, which status, result and cancel URLs name."""
         endpoint = parse_endpoint(self.endpoint)
         return endpoint.app if endpoint else self.endpoint
+
+    @property
+    def is_direct(self) -> bool:
+        """True for a call that bypassed the queue: it never waits, is never tried again, has no status or result."""
+        return self.via is not Via.QUEUE
 
     @property
     def keeps_io(self) -> bool:

@@ -11,6 +11,9 @@ cancel_running: stop                 # or finish, the default: a running request
 model_errors_in_status: true         # a 422 also puts `error` into the status (fal-protocol §3.8, unknown)
 listing_lag_s: 5                     # an ended request is in the platform's list only so long after its end
 listing_payloads: false              # or true, the default: the account keeps inputs and outputs for that list
+webhook_timeout_s: [15, 120]         # a receiver's time for the first attempt, and for each retry; or one number
+sorted_parts: true                   # an upload's list of parts must be in order, else 400: as with S3; fal takes any
+realtime_idle_s: 60                  # a WebSocket without a message for so long is closed
 faults:
   - {on: submit, do: "status:429", retry_after: 1, p: 0.1}
 ```
@@ -54,6 +57,10 @@ class Scenario:
     model_errors_in_status: bool = False
     listing_lag_s: float = 0.0
     listing_payloads: bool = True
+    webhook_timeout_s: tuple[float, float] = (15.0, 120.0)
+    """For the first attempt, and for each retry (fal-protocol §4.2)."""
+    realtime_idle_s: float = 60.0
+    sorted_parts: bool = False
     faults: tuple[Mapping[str, Any], ...] = ()
     """Checked, but still as written: numbers are given when they come into force."""
 
@@ -140,6 +147,11 @@ def _faults(key: str, value: object) -> tuple[Mapping[str, Any], ...]:
     return tuple(value)
 
 
+def _two_numbers(key: str, value: object) -> tuple[float, float]:
+    first, second = value if isinstance(value, list) and len(value) == 2 else (value, value)
+    return _number(key, first), _number(key, second)
+
+
 _READERS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "seed": _whole,
     "concurrency": _whole,
@@ -151,5 +163,8 @@ _READERS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "model_errors_in_status": _boolean,
     "listing_lag_s": _number,
     "listing_payloads": _boolean,
+    "webhook_timeout_s": _two_numbers,
+    "realtime_idle_s": _number,
+    "sorted_parts": _boolean,
     "faults": _faults,
 }

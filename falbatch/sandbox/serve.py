@@ -12,28 +12,33 @@ import socket
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from falbatch.errors import UsageError
 from falbatch.sandbox.scenario import Scenario, load_scenario
 from falbatch.sandbox.settings import Behaviour, SandboxSettings, behaviour
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
     from falbatch.sandbox.store import Store
 
 __all__ = ["SandboxSettings", "serve"]
 
+PACKAGES: Final = ("PIL", "av", "cryptography", "jsonschema", "trustme")
+"""Of the extra `sandbox`, by the names they are imported under."""
+
 
 def serve(settings: SandboxSettings) -> None:
     """Serve until SIGINT or SIGTERM, or the end of stdin where the settings say so. Blocks.
 
     The first line of stdout is the origin, written once the sandbox answers. Raises UsageError when a setting,
-    the scenario, the port or the data folder cannot be used, or Pillow is missing.
+    the scenario, the port or a folder cannot be used, or Pillow, or for https trustme, is missing.
     """
     check(settings)
     scenario = load_scenario(settings.scenario) if settings.scenario else Scenario()
+    context = _tls_context(settings)
     store = _open_store(settings.data)
     try:
         meta = store.meta() if store else {}
@@ -45,7 +50,7 @@ def serve(settings: SandboxSettings) -> None:
     if store:
         store.commit([], [], {"port": listener.getsockname()[1]}, wipe=False)
     seed = _choose_seed(settings, scenario, meta.get("seed"))
-    asyncio.run(_run(settings, behaviour(settings, scenario, seed), store, listener))
+    asyncio.run(_run(settings, behaviour(settings, scenario, seed), store, listener, context))
 
 
 def check(settings: SandboxSettings) -> None:
@@ -61,9 +66,15 @@ def check(settings: SandboxSettings) -> None:
         raise UsageError(f"--speed {settings.speed}: expected a number from 0 (0: no service time at all)")
     if settings.key is not None and (settings.key.count(":") != 1 or not all(settings.key.split(":"))):
         raise UsageError("--key: expected ID:SECRET")
-    if importlib.util.find_spec("PIL") is None:
+    if settings.tls is not None and importlib.util.find_spec("trustme") is None:
         raise UsageError(
-            "the sandbox draws with Pillow, which is not installed", advice="pip install 'falbatch[sandbox]'"
+            "--tls makes certificates with trustme, which is not installed", advice="pip install 'falbatch[sandbox]'"
+        )
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"the sandbox needs packages that are not installed ({', '.join(missing)})",
+            advice="pip install 'falbatch[sandbox]'",
         )
 
 
@@ -89,20 +100,27 @@ def listen(host: str, port: int, recorded: int) -> socket.socket:
     ) from failure
 
 
-async def _run(settings: SandboxSettings, how: Behaviour, store: Store | None, listener: socket.socket) -> None:
+async def _run(
+    settings: SandboxSettings,
+    how: Behaviour,
+    store: Store | None,
+    listener: socket.socket,
+    context: ssl.SSLContext | None,
+) -> None:
     from aiohttp import web
 
     from falbatch.sandbox.server import make_runner
     from falbatch.sandbox.world import World
 
     world = World(how, store)
+    world.webhooks.scheme = "http" if context is None else "https"
     runner = make_runner(world)
     await runner.setup()
     try:
-        await web.SockSite(runner, listener, backlog=1024).start()
+        await web.SockSite(runner, listener, backlog=1024, ssl_context=context).start()
         stop = _stop_event(settings.stay_until_stdin_closes)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        sys.stdout.write(f"http://{host}:{listener.getsockname()[1]}\n")
+        sys.stdout.write(f"{world.webhooks.scheme}://{host}:{listener.getsockname()[1]}\n")
         sys.stdout.flush()
         await stop.wait()
     finally:
@@ -136,6 +154,14 @@ def _open_store(folder: Path | None) -> Store | None:
     from falbatch.sandbox.store import Store
 
     return Store(folder)
+
+
+def _tls_context(settings: SandboxSettings) -> ssl.SSLContext | None:
+    if settings.tls is None:
+        return None
+    from falbatch.sandbox.tls import server_context
+
+    return server_context(settings.tls, settings.host)
 
 
 def _choose_seed(settings: SandboxSettings, scenario: Scenario, kept: int | None) -> int:

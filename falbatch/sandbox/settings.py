@@ -33,7 +33,7 @@ class SandboxSettings:
     port: int = DEFAULT_PORT
     """0 picks a free one, the one recorded in `data` by an earlier start if that is free."""
     data: Path | None = None
-    """Folder that keeps queue, ledger and fault counters; None keeps them in memory."""
+    """Folder that keeps queue, ledger, fault counters and uploads; None keeps them no longer than the process."""
     seed: int | None = None
     """Same seed, same ids, timings and faults. None: the one in `data`, else a new one at every start, so that
     two sandboxes never hand out the same request id by accident."""
@@ -45,6 +45,8 @@ class SandboxSettings:
     """A YAML file, see `scenario`."""
     key: str | None = None
     """The only accepted `id:secret`; None makes every `id:secret` an account of its own."""
+    tls: Path | None = None
+    """Folder of a certificate authority of our own: https, with certificates that it signs. None: plain http."""
     stay_until_stdin_closes: bool = False
     """Also stop at the end of stdin, so that a killed parent takes the sandbox along."""
 
@@ -59,6 +61,8 @@ class Behaviour:
     """Factor on service times: 1 / speed, or 0 for none at all."""
     scenario: Scenario = field(default_factory=Scenario)
     key: str | None = None
+    data: Path | None = None
+    """Folder that keeps what is uploaded; None for one that goes with the process."""
 
     def window_s(self, *, stored: bool) -> float:
         """Seconds that a result stays readable after completion; `stored` is False for X-Fal-Store-IO: 0."""
@@ -76,4 +80,5 @@ def behaviour(settings: SandboxSettings, scenario: Scenario, seed: int) -> Behav
         time_scale=0.0 if speed == 0 or math.isinf(speed) else 1.0 / speed,
         scenario=scenario,
         key=settings.key,
+        data=settings.data,
     )

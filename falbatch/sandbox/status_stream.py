@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PING_S: Final = 15.0
 """Between keep-alive comments."""
 
+PING: Final = b": ping\n\n"
+
 _LOOK_S: Final = 0.1
 """At most so long until something that another call did (a cancel) is noticed."""
 
@@ -39,14 +41,14 @@ class _Feed:
         self._is_over = False
 
     async def next_chunk(self) -> bytes | None:
-        """Wait for the next change, at most until the next ping. None after COMPLETED was sent."""
+        """Wait for the next change, at most until the next ping. None after COMPLETED was sent, and after a reset."""
         silent_since = self._world.now()
-        while not self._is_over:
+        while not self._is_over and self._world.knows(self._request):
             if chunk := self._change():
                 return chunk
             now = self._world.now()
             if now - silent_since >= PING_S:
-                return b": ping\n\n"
+                return PING
             due = self._world.engine.next_alarm()
             await asyncio.sleep(min(_LOOK_S, max(0.001, (due or now + _LOOK_S) - now)))
         return None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _SCHEMA: Final = """
 create table if not exists meta (name text primary key, value text not null) without rowid;
@@ -27,12 +27,16 @@ create table if not exists requests (
   ordinal integer primary key, id text not null, account text not null, endpoint text not null,
   query text not null, headers text not null, raw blob not null, submitted_at real not null,
   low integer not null, deadline real,
-  failure text, status text not null, attempt integer not null, started_at real, finishes_at real, ended_at real
+  failure text, status text not null, attempt integer not null, started_at real, finishes_at real, ended_at real,
+  via text not null default 'queue'
 );
 """
 
+# A folder from before direct calls: all that is in it came through the queue.
+_ADD_VIA: Final = "alter table requests add column via text not null default 'queue'"
+
 # One row per accepted request, as it stands at the moment of the commit.
-_INSERT: Final = "insert into requests values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT: Final = "insert into requests values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 # The life of a request that has a row.
 _UPDATE: Final = """update requests set failure=?, status=?, attempt=?, started_at=?, finishes_at=?, ended_at=?
 where ordinal=?"""
@@ -107,6 +111,8 @@ class Store:
                 f"{path} was written by a newer falbatch (schema {version}, ours {SCHEMA_VERSION})",
                 advice="Update falbatch, or give --data another folder.",
             )
+        if version == 1:
+            self._db.executescript(f"begin; {_ADD_VIA}; pragma user_version={SCHEMA_VERSION}; commit;")
         self._db.executescript(_SCHEMA)
         self._db.execute(f"pragma user_version={SCHEMA_VERSION}")
         self._db.execute("select count(id) from requests").fetchone()

@@ -1,7 +1,8 @@
-"""What an image endpoint's schema says to an input: fal's `detail` list, or nothing. Pure.
+"""What an endpoint without a known schema says to an input: fal's `detail` list, or nothing. Pure.
 
-fal does not validate at submit: what is found here comes back as a COMPLETED request whose result is 422
-(fal-protocol §3.1, §8.3). Unknown properties are ignored, as models do.
+The endpoints with one are checked by it, in `catalogue.checking`. fal does not validate at submit: what is found
+comes back as a COMPLETED request whose result is 422 (fal-protocol §3.1, §8.3). Unknown properties are ignored, as
+models do.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.sandbox.failures import detail_item
+from falbatch.sandbox.media import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,9 +25,6 @@ PRESETS: Final[Mapping[str, tuple[int, int]]] = {
 }
 """Width × height in pixels (fal-protocol §12)."""
 
-FORMATS: Final[Mapping[str, str]] = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
-"""`output_format` → content type."""
-
 MAX_SIDE: Final = 14_142
 """Pixels; fal's bound on a custom side (fal-protocol §12)."""
 
@@ -39,7 +38,7 @@ Loc = tuple[str | int, ...]
 
 
 def image_problems(payload: Mapping[str, Any]) -> list[Detail]:
-    """Every problem of an image endpoint's input, as entries of fal's `detail`; empty when it is good."""
+    """Every problem of the input of an image endpoint, as entries of fal's `detail`; empty when it is good."""
     found = [*_prompt(payload)]
     if "num_images" in payload:
         found += _integer(payload["num_images"], ("num_images",), 1, MAX_IMAGES)

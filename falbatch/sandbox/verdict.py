@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.sandbox.endpoints import Kind, Profile
+from falbatch.sandbox.catalogue.checking import schema_problems
+from falbatch.sandbox.catalogue.models import model_of
+from falbatch.sandbox.catalogue.reading import arguments
+from falbatch.sandbox.endpoints import Kind, Profile, Unit
 from falbatch.sandbox.failures import CANCELLED, FAILURES, START_DEADLINE, Failure
+from falbatch.sandbox.ids import chance
 from falbatch.sandbox.validation import PRESETS, as_integer, image_problems, text_problems
 
 if TYPE_CHECKING:
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
 
 _PIXELS_PER_MEGAPIXEL: Final = 1024 * 1024
 """Such that a square_hd image is one, not two after rounding up."""
+
+_TRAINING_STEPS: Final = 1000
+"""Of a training that is told no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +68,65 @@ def decide(profile: Profile, payload: Mapping[str, Any], failure: str | None) ->
 
 def problems(profile: Profile, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the endpoint's schema says to an input, as fal's `detail` entries."""
+    model = model_of(profile.pattern)
+    if model is not None:
+        return schema_problems(model, payload)
     return image_problems(payload) if profile.kind is Kind.IMAGE else text_problems(payload)
 
 
-def image_count(payload: Mapping[str, Any]) -> int:
-    """How many images a valid input asks for."""
-    return as_integer(payload.get("num_images", 1)) or 1
+def arguments_of(profile: Profile, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the endpoint works with: of a model with a schema, as that reads the input; else the input itself."""
+    model = model_of(profile.pattern)
+    return payload if model is None else arguments(model, payload)
 
 
-def image_size(profile: Profile, payload: Mapping[str, Any]) -> tuple[int, int]:
-    """(width, height) in pixels that a valid input asks for; a side left out is 512 (fal-protocol §12)."""
-    size = payload.get("image_size") or profile.size
+def image_count(given: Mapping[str, Any]) -> int:
+    """How many images are asked for."""
+    return as_integer(given.get("num_images", 1)) or 1
+
+
+def image_size(profile: Profile, given: Mapping[str, Any]) -> tuple[int, int]:
+    """(width, height) in pixels that are asked for; a side left out is 512 (fal-protocol §12)."""
+    size = given.get("image_size") or profile.size
     if isinstance(size, str):
         return PRESETS[size]
     return as_integer(size.get("width", 512)) or 512, as_integer(size.get("height", 512)) or 512
 
 
-def units(profile: Profile, payload: Mapping[str, Any]) -> float:
-    """Billable units of a valid input."""
-    if profile.unit == "requests":
-        return 1.0
-    count = image_count(payload)
-    if profile.unit == "images":
-        return float(count)
-    width, height = image_size(profile, payload)
-    return float(count * ceil(width * height / _PIXELS_PER_MEGAPIXEL))
+def video_seconds(given: Mapping[str, Any]) -> float:
+    """Length that is asked for; fal writes `5` and `8s`."""
+    return float(str(given.get("duration", "5")).removesuffix("s"))
+
+
+def audio_seconds(given: Mapping[str, Any]) -> float:
+    """How long a sound file is taken to be: by its URL alone, since a bill must not depend on what is behind it."""
+    return round(5 + 55 * chance("length", given["audio_url"]), 2)
+
+
+def units(profile: Profile, given: Mapping[str, Any]) -> float:
+    """Billable units of a valid input, read with `arguments_of`."""
+    match profile.unit:
+        case Unit.REQUESTS:
+            return 1.0
+        case Unit.IMAGES:
+            return float(image_count(given))
+        case Unit.MEGAPIXELS:
+            width, height = image_size(profile, given)
+            return float(image_count(given) * ceil(width * height / _PIXELS_PER_MEGAPIXEL))
+        case Unit.SECONDS:
+            # Of sound and 4k each adds half; a model that has no choice of sound is at full price.
+            halves = 1 + bool(given.get("generate_audio", True)) + (given.get("resolution") == "4k")
+            return halves / 2 * video_seconds(given)
+        case Unit.CHARACTERS:
+            return len(given["prompt"]) / 1000
+        case Unit.COMPUTE_SECONDS:
+            return round(audio_seconds(given) / 10, 2)
+        case Unit.MINUTES:
+            return float(ceil(audio_seconds(given) / 60))
+        case Unit.STEPS:
+            return float(given.get("steps") or _TRAINING_STEPS)
 
 
 def _billed(status: int, profile: Profile, payload: Mapping[str, Any], failure: str | None) -> Verdict:
-    amount = units(profile, payload)
+    amount = units(profile, arguments_of(profile, payload))
     return Verdict(status, amount, round(amount * profile.unit_price, 6), failure)

@@ -14,10 +14,12 @@ from falbatch.sandbox.engine import Engine
 from falbatch.sandbox.faults import FaultBook
 from falbatch.sandbox.gallery import Gallery
 from falbatch.sandbox.journal import Journal, request_from
-from falbatch.sandbox.requests import Request, start_timeout_s
+from falbatch.sandbox.requests import Request, Via, start_timeout_s
 from falbatch.sandbox.rules import parse_rule, parse_rules
 from falbatch.sandbox.stats import Stats
+from falbatch.sandbox.storage import Storage
 from falbatch.sandbox.verdict import decide
+from falbatch.sandbox.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,10 +42,12 @@ class World:
         self.requests: dict[str, Request] = {}
         self.stats = Stats()
         self.gallery = Gallery()
+        self.storage = Storage(behaviour.data, behaviour.seed)
         self.faults = FaultBook(behaviour.seed)
         self.locks: dict[str, bool] = {}
         """By account; what is not in it is as `all_locked` says."""
         self.all_locked = behaviour.scenario.locked
+        self.webhooks = Webhooks(self, self._wake)
         self.engine = self._new_engine()
         self._next_ordinal = 0
         self._strays = 0
@@ -81,9 +85,14 @@ class World:
         self._wake()
 
     def find(self, request_id: str, now: float) -> Request | None:
-        """The request with that id, unless its result window is over (fal-protocol §3.6)."""
+        """The queue's request with that id, unless its result window is over (fal-protocol §3.6).
+
+        A direct call is not found: its answer went over its own connection, or is lost (§5.1).
+        """
         request = self.requests.get(request_id.lower())
-        if request is None or request.ended_at is None:
+        if request is None or request.is_direct:
+            return None
+        if request.ended_at is None:
             return request
         window = self.behaviour.window_s(stored=request.keeps_io)
         return request if now - request.ended_at <= window else None
@@ -97,10 +106,15 @@ class World:
         query: Mapping[str, str],
         headers: Mapping[str, str],
         failure: str | None,
+        via: Via = Via.QUEUE,
     ) -> Request:
-        """Make a request of a submit and put it into the queue. `headers` in lower case, without the key."""
+        """Make a request of what a call sent and queue it; a direct one starts at once, its route saw room for it.
+
+        `headers` in lower case, without the key.
+        """
         now = self.now()
-        timeout_s = start_timeout_s(headers)
+        # What never waits has no deadline to start by and no place in a line.
+        timeout_s = start_timeout_s(headers) if via is Via.QUEUE else None
         request = Request(
             id=ids.request_id(self.behaviour.seed, self._next_ordinal),
             ordinal=self._next_ordinal,
@@ -110,14 +124,27 @@ class World:
             headers=headers,
             raw=raw.strip() or b"{}",
             submitted_at=now,
-            low=headers.get("x-fal-queue-priority", "").lower() == "low",
+            low=via is Via.QUEUE and headers.get("x-fal-queue-priority", "").lower() == "low",
             deadline=None if timeout_s is None else now + timeout_s,
             verdict=decide(profile_of(endpoint), payload, failure),
+            via=via,
         )
         self._next_ordinal += 1
         self.requests[request.id] = request
-        self.engine.submit(request, now)
+        if request.is_direct:
+            self.engine.begin(request, now)
+        else:
+            self.engine.submit(request, now)
         return request
+
+    def knows(self, request: Request) -> bool:
+        """False for a request from before a reset: nothing happens to it any more."""
+        return self.requests.get(request.id) is request
+
+    def leave(self, request: Request) -> None:
+        """The caller of a direct call has gone."""
+        if self.knows(request):
+            self.engine.leave(request, self.catch_up())
 
     def stray_id(self) -> str:
         """A request id for a reply that refuses; nothing can be found under it."""
@@ -140,6 +167,8 @@ class World:
         Ordinals go on, so that no request id is ever handed out twice.
         """
         self.requests.clear()
+        self.storage.reset()
+        self.webhooks.reset()
         self.stats = Stats()
         self.locks.clear()
         self.all_locked = self.behaviour.scenario.locked
@@ -157,7 +186,9 @@ class World:
 
     async def close(self) -> None:
         """Write what is left."""
+        await self.webhooks.close()
         self.gallery.close()
+        self.storage.close()
         if self._journal:
             self._wake()
             await self._journal.close()
@@ -184,6 +215,7 @@ class World:
         return scale * service_s(median_s, spread, self.behaviour.seed, request.ordinal, request.attempt)
 
     def _note(self, request: Request) -> None:
+        self.webhooks.noted(request)
         if self._journal:
             self._journal.note(request)
 
@@ -201,7 +233,10 @@ class World:
         self._next_ordinal = meta.get("next_ordinal", 0)
         if "locks" in meta:
             self.all_locked, self.locks = meta["locks"]["all"], meta["locks"]["by_account"]
+        self.webhooks.recall(meta)
         self._restore([request_from(row) for row in store.rows()])
+        for request in self.requests.values():
+            self.webhooks.noted(request)
         scenario = [dict(rule) for rule in self.behaviour.scenario.faults]
         if meta.get("scenario", []) == scenario and "faults" in meta:
             for entry in meta["faults"]:
@@ -216,7 +251,12 @@ class World:
         for request in requests:
             self.requests[request.id] = request
             self._next_ordinal = max(self._next_ordinal, request.ordinal + 1)
-        self.engine.restore(self.requests.values(), self.now())
+        now = self.now()
+        self.engine.restore(self.requests.values(), now)
+        for request in self.requests.values():
+            if request.is_direct:
+                # Its connection went down with the process that held it.
+                self.engine.leave(request, now)
 
     def _meta(self) -> dict[str, Any]:
         """The small facts that changed since they were last asked for."""
@@ -231,4 +271,4 @@ class World:
         if self.faults.changes != self._faults_kept:
             self._faults_kept = self.faults.changes
             changed["faults"] = self.faults.snapshot()
-        return changed
+        return changed | self.webhooks.take_changed()

@@ -37,7 +37,8 @@ def url(fal: Fal) -> str:
 def test_a_file_decodes_in_the_asked_size_and_format(
     fal: Fal, size: object, expected: tuple[int, int], format_: str
 ) -> None:
-    image = fal.run({"prompt": "x", "image_size": size, "output_format": format_})["images"][0]
+    payload = {"prompt": "x", "image_size": size, "output_format": format_}
+    image = fal.run(payload, "someone/unheard-of")["images"][0]
     reply = fal.file(image["url"])
     picture = Image.open(BytesIO(reply.content))
     picture.load()

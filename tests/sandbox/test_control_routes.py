@@ -79,7 +79,7 @@ def test_a_single_rule_may_be_posted_alone(sandbox: SandboxProcess) -> None:
         (b"{", "not JSON"),
         (b"3", "expected a rule"),
         (b'{"on":"submit","do":"status:429","nht":1}', "did you mean 'nth'"),
-        (b'{"faults":[{"on":"submit","do":"hang"},{"on":"webhook","do":"hang"}]}', "'webhook' is not a call"),
+        (b'{"faults":[{"on":"submit","do":"hang"},{"on":"webhooks","do":"hang"}]}', "'webhooks' is not a call"),
     ],
 )
 def test_a_bad_rule_is_refused_and_none_of_its_list_is_kept(sandbox: SandboxProcess, body: bytes, text: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from falbatch.sandbox.engine import REQUEUE_PAUSE_S, Cancelled, Engine
 from falbatch.sandbox.line import Line
-from falbatch.sandbox.requests import Request, parse_payload, start_timeout_s
+from falbatch.sandbox.requests import Request, Via, parse_payload, start_timeout_s
 from falbatch.sandbox.states import TRANSITIONS, Event, Status, next_status
 from falbatch.sandbox.verdict import Verdict
 
@@ -174,3 +174,37 @@ def test_the_newer_timeout_header_wins_and_nonsense_is_ignored(headers: dict[str
 
 def test_payload_integers_stay_exact() -> None:
     assert parse_payload(b'{"seed": 123456789012345678901234567890}') == {"seed": 123456789012345678901234567890}
+
+
+def a_direct_call(number: int) -> Request:
+    request = a_request(number)
+    request.via = Via.RUN
+    return request
+
+
+def test_a_direct_call_starts_at_once_or_has_no_room_and_the_queue_waits_behind_it() -> None:
+    engine = an_engine(concurrency=2)
+    assert engine.has_room("me")
+    direct, queued = a_direct_call(0), [a_request(1), a_request(2)]
+    engine.begin(direct, 0.0)
+    for request in queued:
+        engine.submit(request, 1.0)
+    assert [r.status for r in (direct, *queued)] == [Status.IN_PROGRESS, Status.IN_PROGRESS, Status.IN_QUEUE]
+    assert not engine.has_room("me")
+    assert engine.has_room("you")
+    assert engine.waiting_on("fal-ai/flux/dev") == 1
+    engine.advance(10.0)
+    assert (direct.ended_at, queued[1].started_at, engine.waiting_on("fal-ai/flux/dev")) == (10.0, 10.0, 0)
+
+
+@pytest.mark.parametrize(("stops", "status", "code"), [(True, Status.COMPLETED, 499), (False, Status.IN_PROGRESS, 200)])
+def test_a_direct_call_whose_caller_leaves_stops_where_apps_do(stops: bool, status: Status, code: int) -> None:
+    engine, direct, waiting = an_engine(stops=stops), a_direct_call(0), a_request(1)
+    engine.begin(direct, 0.0)
+    engine.submit(waiting, 0.0)
+    engine.leave(direct, 3.0)
+    assert (direct.status, direct.verdict.status) == (status, code)
+    assert waiting.started_at == (3.0 if stops else None)
+    engine.advance(100.0)
+    engine.leave(direct, 101.0)
+    assert (waiting.status, engine.accounts["me"].running) == (Status.COMPLETED, 0)

@@ -86,3 +86,18 @@ def test_a_failed_result_passes_the_place_of_a_successful_one(tmp_path: Path, mo
         fal = Fal(process.origin)
         assert fal.result(fal.submit({"prompt": ["not text"]}, QUICK)).status_code == 422
         fal.close()
+
+
+def test_a_direct_call_cut_off_is_in_the_ledger_and_its_answer_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(fal: Fal) -> None:
+        fal.http.post(f"{fal.origin}/run/{QUICK}", json=KITE)
+
+    process, fal = die_at("sandbox.answering", tmp_path, monkeypatch, call)
+    with process:
+        ledger = process.ledger()
+        assert [entry["status_code"] for entry in ledger["executions"]] == [200]
+        request_id = ledger["executions"][0]["request_id"]
+        assert fal.get(f"{fal.origin}/queue/fal-ai/flux/requests/{request_id}").status_code == 404
+    fal.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from falbatch.sandbox.outputs import Picture
+from falbatch.sandbox.media import Picture
 from falbatch.sandbox.painting.frame import MOTIFS, draw_file, draw_image, fit, wrap
 from falbatch.sandbox.painting.palettes import PALETTES, along
 

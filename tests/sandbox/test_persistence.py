@@ -126,7 +126,7 @@ def test_the_key_is_in_no_file(tmp_path: Path) -> None:
         fal.submit(KITE)
         fal.close()
         process.kill()
-    assert all(b"verysecret" not in path.read_bytes() for path in tmp_path.iterdir())
+    assert all(b"verysecret" not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_the_same_seed_gives_the_same_ids_faults_timings_and_seeds(tmp_path: Path) -> None:
@@ -184,3 +184,31 @@ def test_damage_deep_in_the_file_is_said_too(tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(RuntimeError, match="damaged or no sandbox state"):
         SandboxProcess("--data", str(tmp_path)).start()
+
+
+def test_a_folder_from_before_direct_calls_is_brought_up_to_date(tmp_path: Path) -> None:
+    with SandboxProcess("--data", str(tmp_path), "--speed", "0") as process:
+        fal = Fal(process.origin)
+        request = fal.submit(KITE)
+        output = fal.result(request).json()
+    with sqlite3.connect(tmp_path / "sandbox.db") as db:
+        db.executescript("alter table requests drop column via; pragma user_version=1;")
+    with SandboxProcess("--data", str(tmp_path), "--speed", "0") as process:
+        assert fal.result(request).json() == output
+        assert process.request(request["request_id"])["via"] == "queue"
+        assert fal.http.post(f"{fal.origin}/run/fal-ai/flux/dev", json=KITE).status_code == 200
+        assert process.ledger()["count"] == 2
+        fal.close()
+
+
+def test_a_direct_call_loses_its_caller_with_the_process_and_stops_where_apps_do(tmp_path: Path) -> None:
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text("cancel_running: stop\n")
+    with SandboxProcess("--data", str(tmp_path / "data"), "--scenario", str(scenario)) as process:
+        fal = Fal(process.origin)
+        with fal.http.stream("POST", f"{fal.origin}/run/fal-ai/flux-pro/stream", json=KITE):
+            process.kill()
+        process.start()
+        entry = process.ledger()["executions"][0]
+        assert (entry["status_code"], entry["cost"]) == (499, 0.0)
+        fal.close()

@@ -35,7 +35,7 @@ def test_each_problem_is_one_detail_of_fals_shape(
     (item,) = image_problems(payload)
     assert (item["loc"], item["type"], item.get("ctx")) == (["body", *loc], type_, ctx)
     assert item["url"] == f"https://docs.fal.ai/errors/#{type_}"
-    assert decide(profile_of("fal-ai/flux/dev"), payload, None).cost == 0
+    assert decide(profile_of("someone/unheard-of"), payload, None).cost == 0
 
 
 def test_an_unknown_size_names_the_known_ones() -> None:
@@ -67,6 +67,16 @@ def test_good_inputs_have_no_problems(payload: dict[str, Any]) -> None:
         ("fal-ai/ideogram/v3", {"num_images": 2}, 2, 0.12),
         ("fal-ai/any-llm", {}, 1, 0.001),
         ("someone/unheard-of", {}, 1, 0.01),
+        ("fal-ai/veo3.1", {"duration": "4s"}, 4, 1.6),
+        ("fal-ai/veo3.1", {"duration": "4s", "generate_audio": "no"}, 2, 0.8),
+        ("fal-ai/veo3.1", {"resolution": "4k"}, 12, 4.8),
+        ("fal-ai/kling-video/v2.6/pro/text-to-video", {"duration": "10"}, 10, 1.4),
+        ("fal-ai/kling-video/v2.5-turbo/pro/image-to-video", {"image_url": "u"}, 5, 0.35),
+        ("fal-ai/kokoro/american-english", {"prompt": "x" * 250}, 0.25, 0.005),
+        ("fal-ai/wizper", {"audio_url": "u"}, 1, 0.0005),
+        ("fal-ai/flux-lora-fast-training", {"images_data_url": "u", "steps": 500}, 500, 1.0),
+        ("fal-ai/flux-lora-fast-training", {"images_data_url": "u", "steps": None}, 1000, 2.0),
+        ("fal-ai/kling-video/v1/standard/text-to-video", {}, 1, 0.35),
     ],
 )
 def test_success_costs_units_times_price(endpoint: str, payload: dict[str, Any], units: float, cost: float) -> None:

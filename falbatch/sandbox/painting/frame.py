@@ -15,7 +15,7 @@ from falbatch.sandbox.painting.canvas import vignette
 from falbatch.sandbox.painting.palettes import PALETTES, Palette
 
 if TYPE_CHECKING:
-    from falbatch.sandbox.outputs import Picture
+    from falbatch.sandbox.media import Picture
 
 Motif = Callable[[Random, int, int, Palette], Image.Image]
 
@@ -54,17 +54,26 @@ def draw_file(picture: Picture) -> bytes:
 
 def draw_image(picture: Picture) -> Image.Image:
     """The picture itself, RGB, in exactly the asked size."""
-    random = Random(digest(picture.prompt, picture.seed, picture.index))
-    motif, palette = random.choice(MOTIFS), random.choice(PALETTES)
-    image = _drawn(motif, random, picture.width, picture.height, palette)
-    vignette(image, 0.55)
+    image, palette = paint_scene(picture.prompt, picture.seed, picture.index, picture.width, picture.height)
     if min(image.size) >= _CAPTION_FROM_PX:
         add_caption(image, picture.prompt, f"seed {picture.seed}", palette)
     return image
 
 
-def add_caption(image: Image.Image, prompt: str, note: str, palette: Palette) -> None:
-    """Write the prompt, two lines at most, and under it `note` on a dark strip along the bottom."""
+def paint_scene(prompt: str, seed: str, index: int, width: int, height: int) -> tuple[Image.Image, Palette]:
+    """The scene without a caption, and its colours."""
+    random = Random(digest(prompt, seed, index))
+    motif, palette = random.choice(MOTIFS), random.choice(PALETTES)
+    image = _drawn(motif, random, width, height, palette)
+    vignette(image, 0.55)
+    return image, palette
+
+
+def add_caption(image: Image.Image, prompt: str, note: str, palette: Palette) -> int:
+    """Write the prompt, two lines at most, and under it `note` on a dark strip along the bottom.
+
+    Returns the row at which the strip begins.
+    """
     unit = max(9, round(min(image.size) / 34))
     font, small = ImageFont.load_default(unit), ImageFont.load_default(max(8, round(unit * 0.72)))
     pad = round(unit * 0.9)
@@ -80,6 +89,7 @@ def add_caption(image: Image.Image, prompt: str, note: str, palette: Palette) ->
     for number, line in enumerate(lines):
         draw.text((pad, top + pad * 0.7 + number * unit * 1.3), line, font=font, fill=(250, 248, 242))
     draw.text((pad, image.height - pad * 0.75), note, font=small, fill=palette.accent, anchor="ls")
+    return top
 
 
 def wrap(text: str, fits: Callable[[str], bool], most: int) -> list[str]:
