@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from falbatch.errors import ReplyError, TransportError
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,36 @@ class StreamReply:
         return self._chunks()
 
 
+class Exchange(Protocol):
+    """What the clients need of a transport; `falbatch.fal.transport.Transport` is one."""
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+        max_bytes: int,
+    ) -> Reply: ...
+
+
+class StreamExchange(Exchange, Protocol):
+    """An `Exchange` that can hand over a reply as it comes."""
+
+    def stream(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout_s: float | None,
+        method: str = ...,
+        body: bytes | None = ...,
+        idle_s: float = ...,
+    ) -> AbstractAsyncContextManager[StreamReply]: ...
+
+
 class CutReply(TransportError):
     """Raised when the head of a reply came and its body did not: the head may have told the request id."""
 
@@ -69,6 +100,23 @@ class CutReply(TransportError):
         super().__init__(message, sent=True, kind=kind)
         self.status = status
         self.request_id = request_id
+
+
+class SocketClosed(TransportError):
+    """Raised when the other side has ended a WebSocket."""
+
+    def __init__(self, label: str, *, code: int | None, reason: str = "") -> None:
+        words = "the connection broke" if code is None else f"the other side closed the connection ({code})"
+        super().__init__(f"{label}: {words}" + (f": {reason}" if reason else ""), sent=True, kind="reset")
+        self.code = code
+        """Of its goodbye (RFC 6455, 7.4.1); None when the connection broke without one."""
+        self.reason = reason
+        """Its words, made fit for people; may be empty."""
+
+    @property
+    def is_clean(self) -> bool:
+        """True when the other side was done, or went away in peace."""
+        return self.code in {1000, 1001}
 
 
 class OversizeReply(ReplyError):
@@ -92,7 +140,7 @@ WORDS: Final[Mapping[str, str]] = {
 """TransportError's kinds, for people. `refused_address` has words of its own."""
 
 
-def words_for(kind: str, cause: BaseException) -> str:
+def words_for(kind: str, cause: BaseException | None = None) -> str:
     """Words for `kind`, with the system's own where `cause` has any; never all of `str(cause)`: it holds the URL."""
     detail = cause.strerror if isinstance(cause, OSError) else None
     return f"{WORDS[kind]} ({detail})" if detail else WORDS[kind]

@@ -9,18 +9,67 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from falbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-RUN_HOST: Final = "fal.run"
+RUN_URL: Final = "https://fal.run"
+"""fal's direct calls, streams and realtime (fal-protocol §5)."""
+QUEUE_URL: Final = "https://queue.fal.run"
 API_URL: Final = "https://api.fal.ai/v1"
 """fal's platform API (fal-protocol §11)."""
+REST_URL: Final = "https://rest.fal.ai"
+"""Tokens, uploads, the webhooks' public keys (fal-protocol §1.3)."""
+CDN_URL: Final = "https://v3.fal.media"
+"""Where uploads go (fal-protocol §6.1)."""
+OPENAPI_URL: Final = "https://fal.ai/api/openapi"
+"""The endpoints' own schemas (fal-protocol §11.2)."""
 FAL_DOMAINS: Final = ("fal.run", "falrun.com")
 """fal's own domains for inference; the second is the documented backup (fal-protocol §1.3)."""
+
+HostName = Literal["queue", "api", "run", "rest", "cdn", "openapi"]
+"""The fields of `Hosts`."""
+
+VARIABLES: Final[Mapping[HostName, str]] = {
+    "queue": "FALBATCH_QUEUE_URL",
+    "api": "FALBATCH_API_URL",
+    "run": "FALBATCH_RUN_URL",
+    "rest": "FALBATCH_REST_URL",
+    "cdn": "FALBATCH_CDN_URL",
+    "openapi": "FALBATCH_OPENAPI_URL",
+}
+"""What names each alone, by a full base URL."""
+
+_PREFIXES: Final[Mapping[HostName, str]] = {
+    "queue": "/queue",
+    "api": "/api/v1",
+    "run": "/run",
+    "rest": "/rest",
+    "cdn": "/cdn",
+    "openapi": "/openapi",
+}
+"""Where each lies under one origin for everything: the sandbox's paths."""
+
+_BESIDE: Final[Mapping[HostName, str]] = {
+    "api": API_URL,
+    "rest": REST_URL,
+    "cdn": CDN_URL,
+    "openapi": OPENAPI_URL,
+}
+"""fal's own, for whoever calls fal's own queue and direct calls."""
+
+_WHAT: Final[Mapping[HostName, str]] = {
+    "queue": "queue",
+    "api": "platform API",
+    "run": "host for direct calls",
+    "rest": "REST API (tokens, uploads)",
+    "cdn": "CDN for uploads",
+    "openapi": "address of the endpoints' schemas",
+}
+"""Words for messages."""
 
 MAX_URL: Final = 2048
 """Characters; fal's queue URLs have about 120."""
@@ -47,53 +96,76 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """Base URLs of fal, or of what stands in for it, without slash at their ends."""
+    """Base URLs of fal, or of what stands in for it, without slash at their ends; "" for those that are unknown.
+
+    The key goes to what is built from them, and to the queue URLs that `trusts` lets through; nowhere else.
+    """
 
     queue: str
+    """Always known."""
     api: str = API_URL
-    """The platform API; "" when none is known for this queue. Nothing but what is built from it gets the key."""
+    """The platform API."""
+    run: str = RUN_URL
+    """Direct calls, streams, realtime."""
+    rest: str = REST_URL
+    """Tokens and uploads."""
+    cdn: str = CDN_URL
+    """Uploads again: it takes a token of `rest`, never the key."""
+    openapi: str = OPENAPI_URL
+    """The endpoints' schemas, for everybody: no key either."""
     _queue: _Place = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in VARIABLES:
+            base: str = getattr(self, name)
+            if (base or name == "queue") and (_take_apart(base) is None or "?" in base):
+                raise UsageError(f"{base!r} is not a base URL that falbatch can use")
         place = _take_apart(self.queue)
-        if place is None:
-            raise UsageError(f"{self.queue!r} is not a base URL that falbatch can use")
-        if self.api and (_take_apart(self.api) is None or "?" in self.api):
-            raise UsageError(f"{self.api!r} is not a base URL that falbatch can use")
-        object.__setattr__(self, "_queue", place)
+        if place is not None:
+            object.__setattr__(self, "_queue", place)
 
     @classmethod
     def resolve(cls, env: Mapping[str, str], *, origin: str | None = None) -> Self:
         """The hosts that `env` and `origin` (`--sandbox`) name; the later of design §3's list wins.
 
-        A queue that is not fal's own leaves the platform API unknown unless its own variable, or an origin
-        for both, names it: whoever sends a key elsewhere does not mean it for fal as well.
-        Raises UsageError, naming the variable, for a value that is no URL or is http beyond this machine.
+        Where the queue or the direct calls are not fal's own, all that is not named is unknown: whoever sends a
+        key elsewhere does not mean it, or paid work, for fal as well. (The official client's FAL_RUN_HOST names
+        the queue too.) Raises UsageError, naming the variable, for a value that is no URL or is http beyond
+        this machine.
         """
-        run = env.get("FAL_RUN_HOST") or RUN_HOST
-        queue = _base(f"https://queue.{run}", "FAL_RUN_HOST")
+        named: dict[HostName, str] = {}
+        if host := env.get("FAL_RUN_HOST"):
+            named["run"] = _base(f"https://{host}", "FAL_RUN_HOST")
+            named["queue"] = _base(f"https://queue.{host}", "FAL_RUN_HOST")
         if host := env.get("FAL_QUEUE_RUN_HOST"):
-            queue = _base(f"https://{host}", "FAL_QUEUE_RUN_HOST")
-        api = ""
+            named["queue"] = _base(f"https://{host}", "FAL_QUEUE_RUN_HOST")
         if value := env.get("FALBATCH_ORIGIN"):
-            base = _base(value, "FALBATCH_ORIGIN")
-            queue, api = f"{base}/queue", f"{base}/api/v1"
-        if value := env.get("FALBATCH_QUEUE_URL"):
-            queue = _base(value, "FALBATCH_QUEUE_URL")
-        if value := env.get("FALBATCH_API_URL"):
-            api = _base(value, "FALBATCH_API_URL")
+            named |= _under(_base(value, "FALBATCH_ORIGIN"))
+        for name, variable in VARIABLES.items():
+            if value := env.get(variable):
+                named[name] = _base(value, variable)
         if origin:
-            base = _base(origin, "the sandbox's origin")
-            queue, api = f"{base}/queue", f"{base}/api/v1"
-        if not api:
-            place = _take_apart(queue)
-            api = API_URL if place is not None and _is_fals(place) else ""
-        return cls(queue, api)
+            named |= _under(_base(origin, "the sandbox's origin"))
+        queue = named.pop("queue", QUEUE_URL)
+        run = named.pop("run", RUN_URL if _is_fals_own(queue) else "")
+        known = dict(_BESIDE) if _is_fals_own(queue) and _is_fals_own(run) else dict.fromkeys(_BESIDE, "")
+        return cls(queue, run=run, **(known | named))
+
+    def need(self, name: HostName) -> str:
+        """The base URL `name`; UsageError, naming the variable that can tell it, where it is unknown."""
+        base: str = getattr(self, name)
+        if not base:
+            raise UsageError(
+                f"no {_WHAT[name]} is known for the fal at {self.queue}",
+                advice=f"Set {VARIABLES[name]} to its URL, or FALBATCH_ORIGIN to one origin for everything.",
+            )
+        return base
 
     @property
     def loopback(self) -> bool:
-        """True when the queue is on this machine: the sandbox. Only then may loopback files be fetched."""
-        return _is_loopback(self._queue.host)
+        """True when all that can cost goes to this machine: the sandbox. Only then may loopback files be fetched."""
+        direct = _take_apart(self.run)
+        return _is_loopback(self._queue.host) and (direct is None or _is_loopback(direct.host))
 
     def trusts(self, url: str) -> bool:
         """May the key be sent to `url`?
@@ -109,6 +181,10 @@ class Hosts:
         if (place.scheme, place.host, place.port) == (base.scheme, base.host, base.port):
             return place.path == base.path or place.path.startswith(base.path + "/")
         return _is_fals(base) and _is_fals(place)
+
+
+def _under(origin: str) -> dict[HostName, str]:
+    return {name: origin + prefix for name, prefix in _PREFIXES.items()}
 
 
 def _base(text: str, source: str) -> str:
@@ -137,6 +213,11 @@ def _take_apart(url: str) -> _Place | None:
     if ".." in host or not 0 < port < 65536 or _DOTS.search(path):
         return None
     return _Place(scheme, host, port, path.rstrip("/"))
+
+
+def _is_fals_own(url: str) -> bool:
+    place = _take_apart(url)
+    return place is not None and _is_fals(place)
 
 
 def _is_fals(place: _Place) -> bool:

@@ -1,4 +1,4 @@
-"""What may be asked for with a submit, as headers (fal-protocol §3.1, §6.5).
+"""What may be asked for with a submit or a direct call, as headers and query (fal-protocol §3.1, §4, §6.5).
 
 fal drops bad values silently and runs the request without them; here they are errors before anything costs.
 """
@@ -10,30 +10,31 @@ import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlsplit
+
+from falbatch.fal.lifecycle import PRODUCE_HEADER, lifecycle_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LIFETIMES_S: Final[Mapping[str, int]] = {
-    "immediate": 60,
-    "1h": 3600,
-    "1d": 86_400,
-    "7d": 604_800,
-    "30d": 2_592_000,
-    "1y": 31_536_000,
-}
-"""The SDKs' words in seconds (§6.5); `immediate` is a minute because 0 means "for ever"."""
+    from falbatch.fal.lifecycle import StorageACL
 
-NEVER: Final = "never"
-"""No expiry of this request's own: said by leaving the field out, so that the account's setting holds."""
-
-_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
-_DURATION: Final = re.compile(r"([0-9]{1,9})([smhdwy])")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, a header's name
 _TAG_KEY: Final = re.compile(r"[a-z0-9._-]{1,64}")
 _TAG_VALUE: Final = re.compile(r"[ -+\--~]{1,256}")  # printable ASCII without comma
 MAX_TAGS: Final = 10
 MAX_TAGS_BYTES: Final = 1024
+
+RETRY_CONDITIONS: Final = frozenset({"server_error", "timeout", "connection_error"})
+"""What fal's own retries can be counted for."""
+MAX_RETRIES: Final = 9
+"""More on top of the first attempt: fal makes ten in all at most."""
+
+MAX_WEBHOOK: Final = 2048
+"""Characters; it travels in a URL, of which front ends take 8 KB."""
+
+_QUEUE_ONLY: Final = frozenset({"x-fal-queue-priority", "x-fal-no-retry", "x-fal-retry-config"})
+"""Headers that a direct call has no use for: it waits in no queue, and fal never repeats it (§5.1)."""
 
 _OURS: Final = frozenset(
     {
@@ -60,7 +61,7 @@ _OURS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SubmitOptions:
-    """Options of a submit, checked when made (ValueError in words for the user). All optional."""
+    """Options of a submit or a direct call, checked when made (ValueError in words for the user). All optional."""
 
     priority: str | None = None
     """`normal` or `low`; low waits behind every normal request of everybody."""
@@ -72,20 +73,45 @@ class SubmitOptions:
     """Billing labels: ≤ 10 pairs, keys `[a-z0-9._-]`."""
     expires_in: str | float | None = None
     """Life of the produced files: seconds ≥ 1, `never`, `immediate`, or a number with s, m, h, d, w, y (`7d`)."""
+    initial_acl: StorageACL | None = None
+    """Who may read the produced files."""
     store_io: bool | None = None
     """False: fal keeps no input and output, and lost requests cannot be found again (§3.6, §11.5)."""
     fallback: bool | None = None
     """False: never reroute to an equivalent model, for results whose origin matters."""
+    retry: bool | Mapping[str, int] | None = None
+    """False: fal does not repeat a failed attempt by itself. A mapping: how many more attempts after a
+    `server_error`, `timeout` or `connection_error`, for apps of one's own. Submits only."""
+    webhook_url: str | None = field(default=None, repr=False)
+    """Called when the request is over. Not in `repr`: it may hold a secret. Submits only."""
+    max_queue_length: int | None = None
+    """fal refuses (429) when more requests than this, of all callers, wait at the endpoint. Submits only."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Custom headers, passed on to the app. Not in `repr`: they may hold anything."""
     _rendered: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    _direct: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    _query: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_rendered", self._render())
+        headers = self._render()
+        object.__setattr__(self, "_rendered", headers)
+        direct = {name: value for name, value in headers.items() if name not in _QUEUE_ONLY}
+        object.__setattr__(self, "_direct", direct)
+        asked = {"fal_webhook": _webhook(self.webhook_url), "fal_max_queue_length": _length(self.max_queue_length)}
+        query = "&".join(f"{name}={quote(value, safe='')}" for name, value in asked.items() if value is not None)
+        object.__setattr__(self, "_query", query)
 
     def render(self) -> Mapping[str, str]:
-        """The headers, names in lower case; made once."""
+        """The headers of a submit, names in lower case; made once."""
         return self._rendered
+
+    def render_direct(self) -> Mapping[str, str]:
+        """The headers of a direct call: those of a submit without what only a queue understands."""
+        return self._direct
+
+    def query(self) -> str:
+        """The query of a submit, ready for its URL; "" without."""
+        return self._query
 
     def _render(self) -> dict[str, str]:
         made = {
@@ -94,29 +120,16 @@ class SubmitOptions:
             "x-fal-request-timeout": _start_timeout(self.start_timeout_s),
             "x-fal-runner-hint": None if self.hint is None else _value("the hint", self.hint),
             "x-fal-tags": _tags(self.tags),
-            "x-fal-object-lifecycle-preference": _lifecycle(self.expires_in),
+            PRODUCE_HEADER: lifecycle_json(self.expires_in, self.initial_acl),
             "x-fal-store-io": "0" if self.store_io is False else None,
             "x-app-fal-disable-fallback": "true" if self.fallback is False else None,
+            "x-fal-no-retry": "1" if self.retry is False else None,
+            "x-fal-retry-config": _retries(self.retry),
         }
         headers = {name: value for name, value in made.items() if value is not None}
         for name, value in self.headers.items():
             headers[_custom_name(name, headers)] = _value(f"the header {name!r}", value)
         return headers
-
-
-def lifetime_s(value: str | float) -> int | None:
-    """Whole seconds of an `expires_in`; None for `never`. Raises ValueError."""
-    if isinstance(value, str):
-        if value == NEVER:
-            return None
-        match = _DURATION.fullmatch(value)
-        seconds: float = LIFETIMES_S.get(value) or (int(match[1]) * _UNITS_S[match[2]] if match else 0)
-    else:
-        seconds = 0 if isinstance(value, bool) else value
-    if not math.isfinite(seconds) or seconds < 1:
-        words = ", ".join([NEVER, *LIFETIMES_S])
-        raise ValueError(f"expires_in {value!r} is not a life of 1 s or more; give seconds or one of {words}")
-    return int(seconds)
 
 
 def _priority(value: str | None) -> str | None:
@@ -133,9 +146,37 @@ def _start_timeout(seconds: float | None) -> str | None:
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
-def _lifecycle(value: str | float | None) -> str | None:
-    seconds = None if value is None else lifetime_s(value)
-    return None if seconds is None else json.dumps({"expiration_duration_seconds": seconds})
+def _retries(retry: bool | Mapping[str, int] | None) -> str | None:
+    if retry is None or isinstance(retry, bool):
+        return None
+    for condition, count in retry.items():
+        if condition not in RETRY_CONDITIONS:
+            raise ValueError(f"retry: {condition!r} is unknown to fal; it knows {', '.join(sorted(RETRY_CONDITIONS))}")
+        if type(count) is not int or not 0 <= count <= MAX_RETRIES:
+            raise ValueError(f"retry: {condition} is given {count!r}; fal makes 0 to {MAX_RETRIES} more attempts")
+    return json.dumps({condition: {"retries": count} for condition, count in retry.items()}) if retry else None
+
+
+def _webhook(url: str | None) -> str | None:
+    """`url` when fal can call it; the error never shows it: it may hold a secret."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme.lower() in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or not url.isascii() or not url.isprintable() or " " in url or len(url) > MAX_WEBHOOK:
+        raise ValueError(f"webhook_url is no http(s) URL of at most {MAX_WEBHOOK} plain ASCII characters")
+    return url
+
+
+def _length(value: int | None) -> str | None:
+    if value is None:
+        return None
+    if type(value) is not int or value < 0:
+        raise ValueError(f"max_queue_length {value!r} is no number of requests")
+    return str(value)
 
 
 def _tags(tags: Mapping[str, str]) -> str | None:

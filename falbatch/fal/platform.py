@@ -70,6 +70,8 @@ class ListedRequest:
     """False without payloads: storage was off, or they are gone."""
     input: Any = field(repr=False)
     """The input's JSON value with exact integers; None without."""
+    output: Any = field(default=None, repr=False)
+    """The same of the output; None without, and for a request that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,8 @@ def _listed(item: Any, asked: str) -> ListedRequest | None:
     sent_at = _unix_s(item.get("sent_at"))
     status_code = item.get("status_code")
     has_status = isinstance(status_code, int) and not isinstance(status_code, bool) and 100 <= status_code < 600
-    value = _input(item.get("json_input"))
+    value = _payload(item.get("json_input"))
+    is_success = not has_status or 200 <= item["status_code"] < 300
     return ListedRequest(
         request_id=request_id.lower(),
         endpoint=_word(item.get("endpoint_id")) or asked,
@@ -197,11 +200,12 @@ def _listed(item: Any, asked: str) -> ListedRequest | None:
         status_code=status_code if has_status else None,
         has_input=value is not None,
         input=value,
+        output=_payload(item.get("json_output")) if is_success else None,
     )
 
 
-def _input(value: Any) -> Any:
-    """A `json_input`, which may come as a value or as its text; None when there is none to read."""
+def _payload(value: Any) -> Any:
+    """A `json_input` or `json_output`, which may come as a value or as its text; None when there is none to read."""
     if not isinstance(value, str):
         return value
     try:

@@ -51,7 +51,7 @@ def parse_error(
     request_id = headers.get("x-fal-request-id", "")
     header_type = _type_word(headers.get("x-fal-error-type"))
     # Redacted before it is cut: half a key must not slip through.
-    said = _clean(redact(_said(document, body)), MAX_MESSAGE)
+    said = one_line(redact(_said(document, body)), MAX_MESSAGE)
     return HttpError(
         f"{call}: HTTP {status}" + (f": {said}" if said else ""),
         status=status,
@@ -59,8 +59,8 @@ def parse_error(
         from_fal=bool(request_id or header_type or detail is not None),
         retryable=_retryable(headers),
         retry_after_s=_retry_after_s(headers, document),
-        timeout_type=_clean(headers.get("x-fal-request-timeout-type", ""), 100),
-        request_id=_clean(request_id, 100),
+        timeout_type=one_line(headers.get("x-fal-request-timeout-type", ""), 100),
+        request_id=one_line(request_id, 100),
         billable_units=billable_units(headers),
     )
 
@@ -176,7 +176,7 @@ def _amount(value: Any) -> float | None:
     return amount if math.isfinite(amount) and amount >= 0 else None
 
 
-def _clean(text: str, limit: int) -> str:
+def one_line(text: str, limit: int) -> str:
     """One printable line of at most `limit` characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 8 * limit]).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""fal's queue: submit, status, result, cancel (fal-protocol §3). One exchange each; nothing is repeated here.
+"""fal's queue: submit, status, its stream, result, cancel (fal-protocol §3). One exchange each, nothing repeated.
 
     submit ─▶ Accepted ─▶ status … status ─▶ result          whether a call may be repeated: §13.1, the
                  └──────▶ cancel                             caller's business; what was sent: TransportError
@@ -9,40 +9,46 @@ one made from endpoint and id.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urljoin
 
-from falbatch.errors import HttpError, ReplyError
-from falbatch.fal.endpoint import EndpointId
-from falbatch.fal.exchange import CutReply, OversizeReply, Reply, label_of
+from falbatch.errors import ReplyError, TransportError
+from falbatch.fal.calls import Caller, call_path, endpoint_of
+from falbatch.fal.eventstream import open_events
+from falbatch.fal.exchange import CutReply, Exchange, OversizeReply, Reply, StreamExchange, label_of
 from falbatch.fal.options import SubmitOptions
 from falbatch.fal.wire import (
     Accepted,
     CancelAnswer,
+    Phase,
     Progress,
     Result,
     is_request_id,
     parse_accepted,
     parse_cancel,
-    parse_error,
     parse_progress,
     parse_result,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from falbatch.fal.auth import Credentials
+    from falbatch.fal.endpoint import EndpointId
+    from falbatch.fal.eventstream import OpenEvents
     from falbatch.fal.hosts import Hosts
 
-__all__ = ["CancelAnswer", "QueueClient", "RequestRef", "SubmitOptions"]
+__all__ = ["CancelAnswer", "Exchange", "QueueClient", "RequestRef", "SubmitOptions"]
 
 SUBMIT_TIMEOUT_S: Final = 60.0
 """A submit stores a payload and answers; longer than this and its fate is unknown anyway (SDKs: 120)."""
 STATUS_TIMEOUT_S: Final = 30.0
 """A small lookup; a late answer is stale."""
+STREAM_IDLE_S: Final = 45.0
+"""Silence in a status stream that means that it died: fal pings every 15 s (§3.3)."""
 RESULT_TIMEOUT_S: Final = 120.0
 """Results may be megabytes over slow lines, and short-lived (§3.6): be patient."""
 
@@ -55,21 +61,6 @@ MAX_REDIRECTS: Final = 3
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PATHS: Final[Mapping[str, str]] = {"status": "/status", "response": "", "cancel": "/cancel"}
 _NO_OPTIONS: Final = SubmitOptions()
-
-
-class Exchange(Protocol):
-    """What this client needs of a transport; `falbatch.fal.transport.Transport` is one."""
-
-    async def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        timeout_s: float,
-        max_bytes: int,
-    ) -> Reply: ...
 
 
 class RequestLike(Protocol):
@@ -108,16 +99,16 @@ class QueueClient:
     """
 
     def __init__(
-        self, transport: Exchange, hosts: Hosts, credentials: Credentials, *, user_agent: str = "falbatch"
+        self,
+        transport: StreamExchange,
+        hosts: Hosts,
+        credentials: Credentials,
+        *,
+        user_agent: str = "falbatch",
     ) -> None:
         self._transport = transport
         self._hosts = hosts
-        self._credentials = credentials
-        self._headers: Mapping[str, str] = {
-            "authorization": credentials.header(),
-            "user-agent": user_agent,
-            "accept": "application/json, */*",
-        }
+        self._caller = Caller(credentials, user_agent)
 
     async def submit(
         self,
@@ -125,17 +116,24 @@ class QueueClient:
         body: bytes,
         options: SubmitOptions = _NO_OPTIONS,
         *,
+        path: str = "",
+        webhook_url: str | None = None,
         timeout_s: float = SUBMIT_TIMEOUT_S,
     ) -> Accepted:
         """POST `body` (the model's input: a JSON object, encoded) to `endpoint`. This call costs money.
 
-        Any 2xx is an acceptance (§15). ReplyError.request_id names the request when the body broke but
+        `path` goes after the endpoint's id; `webhook_url` in place of the options' (ValueError when it is no
+        URL). Any 2xx is an acceptance (§15). ReplyError.request_id names the request when the body broke but
         the reply's header survived. A redirect is an HttpError: a redirected POST may run twice.
         """
-        target = _endpoint(endpoint)
-        url = f"{self._hosts.queue}/{target.submit_path}"
+        if webhook_url is not None:
+            options = replace(options, webhook_url=webhook_url)
+        target = endpoint_of(endpoint)
+        url = f"{self._hosts.queue}/{call_path(endpoint, path)}"
         call = label_of("POST", url)
-        headers = {**self._headers, "content-type": "application/json", **options.render()}
+        if query := options.query():
+            url += f"?{query}"
+        headers = {**self._caller.headers, "content-type": "application/json", **options.render()}
         try:
             reply = await self._transport.request(
                 "POST", url, headers=headers, body=body, timeout_s=timeout_s, max_bytes=MAX_ANSWER_BYTES
@@ -145,22 +143,57 @@ class QueueClient:
                 raise ReplyError(str(error), request_id=error.request_id.lower()) from error
             raise
         except OversizeReply as error:
-            self._raise_for_status(error.head, call)
+            self._caller.raise_for_status(error.head, call)
             if is_request_id(error.request_id):
                 raise
             raise ReplyError(str(error)) from error
-        self._raise_for_status(reply, call)
+        self._caller.raise_for_status(reply, call)
 
         def url_for(request_id: str, what: str, given: str) -> str:
             return given if self._hosts.trusts(given) else self._rebuilt(target, request_id, what)
 
         return parse_accepted(reply.headers, reply.body, call=call, url_for=url_for)
 
-    async def status(self, request: RequestLike, *, timeout_s: float = STATUS_TIMEOUT_S) -> Progress:
-        """How far `request` is, without logs. 404 (unknown or expired) is an HttpError."""
+    async def status(
+        self, request: RequestLike, *, with_logs: bool = False, timeout_s: float = STATUS_TIMEOUT_S
+    ) -> Progress:
+        """How far `request` is; `with_logs` with all that its app wrote. 404 (unknown or expired) is an HttpError."""
         url = self._address(request, "status", request.status_url)
+        if with_logs:
+            url = _with_query(url, "logs=1")
         reply, call = await self._get(url, timeout_s, MAX_ANSWER_BYTES)
         return parse_progress(reply.headers, reply.body, call=call)
+
+    def status_stream(
+        self,
+        request: RequestLike,
+        with_logs: bool = False,
+        *,
+        timeout_s: float | None = None,
+        idle_s: float = STREAM_IDLE_S,
+    ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """The changes of `request` as fal tells them, until COMPLETED (§3.3); `with_logs` with what is new in them.
+
+        A block that gives an iterator. The same state may come twice. A stream that ends before COMPLETED raises
+        TransportError, a reply that is no stream ReplyError, a redirect HttpError: polling is always possible.
+        `timeout_s` bounds the whole, None leaves it open; `idle_s` bounds each silence.
+        """
+        url, _, query = self._address(request, "status", request.status_url).partition("?")
+        url = f"{url.rstrip('/')}/stream" + (f"?{query}" if query else "")
+        return self._streamed(_with_query(url, "logs=1") if with_logs else url, timeout_s, idle_s)
+
+    @asynccontextmanager
+    async def _streamed(
+        self, url: str, timeout_s: float | None, idle_s: float
+    ) -> AsyncIterator[AsyncIterator[Progress]]:
+        call = label_of("GET", url)
+        headers = {**self._caller.headers, "accept": "text/event-stream"}
+        opening = self._transport.stream(url, headers=headers, timeout_s=timeout_s, idle_s=idle_s)
+        async with open_events(opening, self._caller, call) as opened:
+            if not opened.is_stream:
+                raise ReplyError(f"{call}: the reply is no event stream")
+            async with aclosing(_changes(opened)) as changes:
+                yield changes
 
     async def result(self, request: RequestLike, *, timeout_s: float = RESULT_TIMEOUT_S) -> Result:
         """What the model answered. A failed request answers here with its own status: an HttpError (§3.4)."""
@@ -172,11 +205,11 @@ class QueueClient:
         """Ask fal to drop `request`. Idempotent; ACCEPTED is a wish, the status tells what came of it."""
         url = self._address(request, "cancel", request.cancel_url)
         reply = await self._transport.request(
-            "PUT", url, headers=self._headers, body=None, timeout_s=timeout_s, max_bytes=MAX_ANSWER_BYTES
+            "PUT", url, headers=self._caller.headers, body=None, timeout_s=timeout_s, max_bytes=MAX_ANSWER_BYTES
         )
         answer = parse_cancel(reply.status, reply.body)
         if answer is None:
-            raise self._error(reply, label_of("PUT", url))
+            raise self._caller.error(reply, label_of("PUT", url))
         return answer
 
     async def _get(self, url: str, timeout_s: float, max_bytes: int) -> tuple[Reply, str]:
@@ -184,7 +217,7 @@ class QueueClient:
         redirects = 0
         while True:
             reply = await self._transport.request(
-                "GET", url, headers=self._headers, body=None, timeout_s=timeout_s, max_bytes=max_bytes
+                "GET", url, headers=self._caller.headers, body=None, timeout_s=timeout_s, max_bytes=max_bytes
             )
             target = _joined(url, reply.headers.get("location", ""))
             may_follow = reply.status in _REDIRECTS and target != url and self._hosts.trusts(target)
@@ -193,32 +226,34 @@ class QueueClient:
             redirects += 1
             url = target
         call = label_of("GET", url)
-        self._raise_for_status(reply, call)
+        self._caller.raise_for_status(reply, call)
         return reply, call
-
-    def _raise_for_status(self, reply: Reply, call: str) -> None:
-        if not 200 <= reply.status < 300:
-            raise self._error(reply, call)
-
-    def _error(self, reply: Reply, call: str) -> HttpError:
-        return parse_error(reply.status, reply.headers, reply.body, call=call, redact=self._credentials.redact)
 
     def _address(self, request: RequestLike, what: str, given: str | None) -> str:
         if given and self._hosts.trusts(given):
             return given
         if not is_request_id(request.request_id):
             raise ValueError(f"{request.request_id!r} is not a request id: fal's are UUIDs")
-        return self._rebuilt(_endpoint(request.endpoint), request.request_id, what)
+        return self._rebuilt(endpoint_of(request.endpoint), request.request_id, what)
 
     def _rebuilt(self, endpoint: EndpointId, request_id: str, what: str) -> str:
         """The app-only form (§2): full ids in these paths answer 405."""
         return f"{self._hosts.queue}/{endpoint.app_path}/requests/{request_id}{_PATHS[what]}"
 
 
-@lru_cache(maxsize=256)
-def _endpoint(text: str) -> EndpointId:
-    """A batch uses a handful of endpoints, thousands of times each."""
-    return EndpointId.parse(text)
+async def _changes(opened: OpenEvents) -> AsyncGenerator[Progress, None]:
+    """The states of a status stream, up to COMPLETED; TransportError when it ends before."""
+    async with aclosing(opened.events()) as events:
+        async for event in events:
+            progress = parse_progress(opened.reply.headers, event.data, call=opened.call)
+            yield progress
+            if progress.phase is Phase.COMPLETED:
+                return
+    raise TransportError(f"{opened.call}: the stream ended before the request did", sent=True, kind="reset")
+
+
+def _with_query(url: str, query: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{query}"
 
 
 def _joined(url: str, location: str) -> str:

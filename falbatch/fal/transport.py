@@ -1,17 +1,17 @@
-"""HTTP as falbatch needs it: one exchange in, one reply or one honest failure out. The only file that knows
-an HTTP library, so that another can take its place.
+"""HTTP as falbatch needs it: one exchange in, one reply or one honest failure out; streams; sockets.
 
     caller ─▶ gate ─▶ [httpx.AsyncClient, if the caller gave one] ─▶ aiohttp's connections
 
 httpx's API is the door (event hooks, custom transports, mounts); without anybody at the door AsyncClient is
-passed by, which halves the cost of a request. Nothing is retried and no redirect is followed here.
-Library exceptions hold the request with its headers, so ours are raised without them as cause or context.
+passed by, which halves the cost of a request. Nothing is retried and no redirect is followed here. Together with
+`connections`, `failures` and `socket` the only files that know an HTTP library, so that another can take its place.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import aiohttp
 import httpx
 import yarl
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import DefaultResolver
 from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import AiohttpResponseStream, map_aiohttp_exceptions
 
 from falbatch.errors import TransportError
-from falbatch.fal.addresses import RefusedAddress, is_address, is_allowed
+from falbatch.fal.addresses import is_address, is_allowed
+from falbatch.fal.connections import Connector
 from falbatch.fal.exchange import (
     CutReply,
     Reply,
@@ -36,26 +35,27 @@ from falbatch.fal.exchange import (
     label_of,
     payload_of,
     read_whole,
-    words_for,
 )
+from falbatch.fal.failures import LIBRARY_ERRORS, failure, never_again
 from falbatch.fal.gate import Gate
 from falbatch.fal.patience import deadline
 from falbatch.fal.proxies import DIRECT, Routes, environment_proxies
 from falbatch.fal.slumber import Sessions
+from falbatch.fal.socket import Socket, open_socket
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["ClientFactory", "CutReply", "Reply", "StreamReply", "Transport", "TransportSettings"]
+__all__ = ["ClientFactory", "CutReply", "Reply", "Socket", "StreamReply", "Transport", "TransportSettings"]
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 """Of one header line. All of fal's stay under 16 KB (fal-protocol §8.5), aiohttp's default is 8 KB."""
 
-DNS_TTL_S: Final = 60
-"""aiohttp asks again after 10 s; fal's addresses change rarely, and a lookup needs a thread."""
-
 IDLE_S: Final = 60.0
 """A download that is silent for this long has died."""
+
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+"""Of one message of a socket; realtime pictures have some hundred KB."""
 
 ClientFactory = Callable[[httpx.AsyncBaseTransport], httpx.AsyncClient]
 """Makes the client that stands at the door from the transport that it must use."""
@@ -65,7 +65,8 @@ class Transport:
     """Sends requests; use as an async context manager, one per process and purpose, under asyncio.
 
     `client_factory` puts an httpx.AsyncClient of the caller's in front (hooks, mounts); `transport` replaces
-    aiohttp underneath (proxies of another kind, mocks): `settings` about connections then bind nobody.
+    aiohttp underneath (proxies of another kind, mocks): `settings` about connections then bind sockets only,
+    for which httpx has no words: they pass both by.
     TransportError's `kind` is one of errors.py's words, or `refused_address` (`public_only` forbade it).
     """
 
@@ -81,10 +82,11 @@ class Transport:
         self._inner: httpx.AsyncBaseTransport | None = transport
         self._client: httpx.AsyncClient | None = None
         self._gate = Gate(self._settings.gate)
+        self._routes: Routes | None = None
         self._resources = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        inner = self._inner or _ExactTransport(self._settings)
+        inner = self._inner or _ExactTransport(self._settings, self._routing())
         if self._client_factory is None:
             self._inner = await self._resources.enter_async_context(inner)
             return self
@@ -96,6 +98,7 @@ class Transport:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._inner = self._client = None  # a call that comes now would open connections that nobody closes
         await self._resources.aclose()
 
     async def request(
@@ -107,14 +110,16 @@ class Transport:
         body: bytes | None,
         timeout_s: float,
         max_bytes: int,
+        once: bool = False,
     ) -> Reply:
         """One exchange, body read whole, at most `max_bytes` of it (decompressed).
 
-        `timeout_s` bounds the wait at the gate (then nothing was sent) and, apart from it, the exchange.
+        `timeout_s` bounds the wait at the gate (then nothing was sent) and, apart from it, the exchange. `once`
+        keeps aiohttp from sending a GET, PUT or DELETE again whose connection broke: for calls that cost.
         Raises TransportError; CutReply when only the head came; ReplyError for a body beyond `max_bytes`.
         """
         label = label_of(method, url)
-        request = self._request(method, self._checked(url, label), headers, body, timeout_s, None)
+        request = self._request(method, self._checked(url, label), headers, body, timeout_s, None, once=once)
         head: httpx.Response | None = None
         await self._gate.enter(timeout_s, label)
         try:
@@ -126,28 +131,37 @@ class Transport:
                     return await read_whole(chunks, head.status_code, headers, max_bytes, label)
                 finally:
                     await head.aclose()
-        except _LIBRARY_ERRORS as error:
-            failure = _failure(error, label, head)
+        except LIBRARY_ERRORS as error:
+            failed = _failure(error, label, head)
         finally:
             self._gate.leave()
-        raise failure
+        raise failed
 
     @asynccontextmanager
     async def stream(
-        self, url: str, *, headers: Mapping[str, str], timeout_s: float, idle_s: float = IDLE_S
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout_s: float | None,
+        method: str = "GET",
+        body: bytes | None = None,
+        idle_s: float = IDLE_S,
     ) -> AsyncIterator[StreamReply]:
-        """GET `url` for its bytes as they lie on the server (`Accept-Encoding: identity`).
+        """One exchange whose reply is read as it comes, as it lies on the server (`Accept-Encoding: identity`).
 
-        `timeout_s` bounds the wait at the gate and then the whole exchange; `idle_s` each silence in it.
-        The gate is held until the block ends; leaving early closes the connection.
+        `timeout_s` bounds the wait at the gate and then the whole exchange; `idle_s` each silence in it. None
+        for `timeout_s` leaves the whole without a bound: then the wait at the gate and the one for the head
+        end after `idle_s`. The gate is held until the block ends; leaving early closes the connection.
         """
-        label = label_of("GET", url)
+        label = label_of(method, url)
+        first_s = idle_s if timeout_s is None else timeout_s
         wanted = {**headers, "accept-encoding": "identity"}
-        request = self._request("GET", self._checked(url, label), wanted, None, timeout_s, idle_s)
-        await self._gate.enter(timeout_s, label)
+        request = self._request(method, self._checked(url, label), wanted, body, first_s, idle_s)
+        await self._gate.enter(first_s, label)
         try:
-            ends_at = asyncio.get_running_loop().time() + timeout_s
-            head = await self._open(request, label, timeout_s)
+            ends_at = math.inf if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+            head = await self._open(request, label, first_s)
             try:
                 yield StreamReply(head.status_code, header_map(head.headers.raw), lambda: _chunks(head, ends_at, label))
             finally:
@@ -155,13 +169,56 @@ class Transport:
         finally:
             self._gate.leave()
 
+    @asynccontextmanager
+    async def socket(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        max_bytes: int = MAX_MESSAGE_BYTES,
+        redact: Callable[[str], str] = str,
+    ) -> AsyncIterator[Socket]:
+        """A WebSocket at `url` (http or https: the handshake is a GET), closed when the block ends.
+
+        `timeout_s` bounds the wait at the gate and then the handshake, which alone holds a place there;
+        `max_bytes` each message that comes. Raises TransportError, and HttpError for a handshake that was
+        answered with a status of its own, redirects included; `redact` takes secrets out of its words.
+        """
+        label = label_of("GET", url)
+        self._checked(url, label)
+        target, routes = _exact(url), self._routing()
+        proxy = routes.proxy_for(target.scheme, target.host or "")
+
+        def session(watch: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+            connect_s = min(self._settings.connect_timeout_s, timeout_s / 2)
+            limits = aiohttp.ClientTimeout(connect=connect_s)
+            return _session(self._settings, routes, middlewares=(watch,), timeout=limits)
+
+        opening = open_socket(
+            session, target, headers, proxy, label, timeout_s=timeout_s, max_bytes=max_bytes, redact=redact
+        )
+        async with AsyncExitStack() as stack:
+            await self._gate.enter(timeout_s, label)
+            try:
+                socket = await stack.enter_async_context(opening)
+            finally:
+                self._gate.leave()
+            yield socket
+
+    def _routing(self) -> Routes:
+        """The environment's proxies, read once; not before they are needed, since a SOCKS proxy is an error."""
+        if self._routes is None:
+            self._routes = Routes(environment_proxies() if self._settings.trust_env else DIRECT)
+        return self._routes
+
     async def _open(self, request: httpx.Request, label: str, timeout_s: float) -> httpx.Response:
         try:
             async with deadline(timeout_s):
                 return await self._send(request)
-        except _LIBRARY_ERRORS as error:
-            failure = _failure(error, label, None)
-        raise failure
+        except LIBRARY_ERRORS as error:
+            failed = failure(error, label)
+        raise failed
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         if self._client is not None:
@@ -178,12 +235,14 @@ class Transport:
         body: bytes | None,
         timeout_s: float,
         idle_s: float | None,
+        *,
+        once: bool = False,
     ) -> httpx.Request:
         # Under the deadline of the whole, so that a connect that hangs is told apart from a reply that does.
         connect_s = min(self._settings.connect_timeout_s, timeout_s / 2)
         limits = {"connect": connect_s, "read": idle_s, "write": None, "pool": connect_s}
         wanted = _ready_headers(tuple(headers.items()))
-        return httpx.Request(method, url, headers=wanted, content=body, extensions={"timeout": limits})
+        return httpx.Request(method, url, headers=wanted, content=body, extensions={"timeout": limits, "once": once})
 
     def _checked(self, url: str, label: str) -> httpx.URL:
         """`url` parsed; TransportError when it is none, or is an address that no resolver would check."""
@@ -202,30 +261,10 @@ class Transport:
 class _ExactTransport(AiohttpTransport):
     """httpx-aiohttp with our session, and URLs that travel as given: yarl would decode a signed URL's `%2C`."""
 
-    def __init__(self, settings: TransportSettings) -> None:
-        context = settings.ssl_context or _process_ssl_context(settings.trust_env)
-        self._settings = settings
-        self._routes = Routes(environment_proxies() if settings.trust_env else DIRECT)
-        self._sessions = Sessions(self._new_session)
-        super().__init__(verify=context, trust_env=False)
-
-    def _new_session(self) -> aiohttp.ClientSession:
-        settings = self._settings
-        resolver = _PublicResolver(settings.allow_loopback, self._routes.proxy_hosts) if settings.public_only else None
-        connector = _Connector(
-            limit=max(settings.connections, settings.gate),
-            ttl_dns_cache=DNS_TTL_S,
-            keepalive_timeout=settings.keepalive_s,
-            ssl=self.ssl_context,
-            resolver=resolver,
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-        )
+    def __init__(self, settings: TransportSettings, routes: Routes) -> None:
+        self._routes = routes
+        self._sessions = Sessions(lambda: _session(settings, routes))
+        super().__init__(verify=_context(settings), trust_env=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         session = self._sessions.take()
@@ -255,6 +294,7 @@ class _ExactTransport(AiohttpTransport):
                 timeout=aiohttp.ClientTimeout(connect=limits.get("connect"), sock_read=limits.get("read")),
                 proxy=proxy.url if proxy else None,
                 proxy_headers=proxy.headers if proxy else None,
+                middlewares=(never_again,) if request.extensions.get("once") else None,
             )
 
 
@@ -272,42 +312,20 @@ class _Body(AiohttpResponseStream):
             await self._over()  # once: httpx closes a stream but once
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Reuses no connection on which something came unasked: aiohttp would take it for the next request's answer.
-
-    Front ends write a 408 or 400 to an idle connection before they close it.
-    """
-
-    async def _get(self, *args: Any, **more: Any) -> aiohttp.connector.Connection | None:
-        found = await super()._get(*args, **more)
-        while found is not None and (found.protocol is None or found.protocol.should_close):
-            found.close()
-            found = await super()._get(*args, **more)
-        return found
+def _session(settings: TransportSettings, routes: Routes, **more: Any) -> aiohttp.ClientSession:
+    """A session that adds nothing of its own to a request."""
+    return aiohttp.ClientSession(
+        connector=Connector(settings, _context(settings), routes.proxy_hosts),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        **more,
+    )
 
 
-class _PublicResolver(AbstractResolver):
-    """The default resolver, less the addresses that nobody outside should make us connect to.
-
-    Connections are made to the very addresses returned here, so a name cannot change its mind in between.
-    """
-
-    def __init__(self, allow_loopback: bool, exempt: set[str]) -> None:
-        self._inner = DefaultResolver()
-        self._allow_loopback = allow_loopback
-        self._exempt = exempt
-
-    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        if host in self._exempt:
-            return found
-        allowed = [one for one in found if is_allowed(one["host"], allow_loopback=self._allow_loopback)]
-        if not allowed:
-            raise RefusedAddress(f"{host} has no public address")
-        return allowed
-
-    async def close(self) -> None:
-        await self._inner.close()
+def _context(settings: TransportSettings) -> ssl.SSLContext:
+    return settings.ssl_context or _process_ssl_context(settings.trust_env)
 
 
 @lru_cache
@@ -341,59 +359,29 @@ def _raw(response: httpx.Response) -> AsyncIterable[bytes]:
 
 
 async def _chunks(response: httpx.Response, ends_at: float, label: str) -> AsyncIterator[bytes]:
-    """The raw body, until `ends_at` (the loop's clock). The idle limit keeps every single wait short."""
+    """The raw body, until `ends_at` (the loop's clock), which also ends a silence that the idle limit would allow."""
     now = asyncio.get_running_loop().time
+    body = aiter(_raw(response))
     try:
-        async for chunk in _raw(response):
+        while (chunk := await _next(body, ends_at - now())) is not None:
             if now() > ends_at:
                 raise TimeoutError
             yield chunk
         return
-    except _LIBRARY_ERRORS as error:
-        failure = _failure(error, label, response)
-    raise failure
+    except LIBRARY_ERRORS as error:
+        failed = _failure(error, label, response)
+    raise failed
 
 
-_LIBRARY_ERRORS: Final = (
-    *(aiohttp.ClientError, httpx.HTTPError, httpx.InvalidURL, httpx.StreamError),
-    *(OSError, TimeoutError, UnicodeError),
-)
-"""All that aiohttp and httpx raise for the network's and the server's doings. Other exceptions are bugs."""
-
-_UNSENT: Final[tuple[tuple[str, tuple[type[Exception], ...]], ...]] = (
-    ("dns", (aiohttp.ClientConnectorDNSError,)),
-    ("tls", (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)),
-    ("pool", (httpx.PoolTimeout,)),
-    ("connect", (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)),
-    ("connect", (httpx.ConnectTimeout, httpx.ConnectError)),
-    ("protocol", (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, httpx.InvalidURL, httpx.UnsupportedProtocol)),
-)
-"""Raised only before the first byte of a request leaves: read in aiohttp 3.14 (`connector.py`: all
-ClientConnectorErrors and the connect timeout come from `connect`), for httpx in its documentation."""
-
-_SENT: Final[tuple[tuple[str, tuple[type[Exception], ...]], ...]] = (
-    ("timeout", (httpx.TimeoutException, TimeoutError)),
-    ("protocol", (aiohttp.ClientResponseError, httpx.ProtocolError, httpx.DecodingError, UnicodeError)),
-)
-"""The rest may have reached the server: these by name, all others are a `reset`."""
+async def _next(body: AsyncIterator[bytes], left_s: float) -> bytes | None:
+    """The next chunk, None at the end; TimeoutError after `left_s`."""
+    if left_s == math.inf:
+        return await anext(body, None)
+    async with deadline(left_s):
+        return await anext(body, None)
 
 
 def _failure(error: Exception, label: str, head: httpx.Response | None) -> TransportError:
-    """The one place that decides what may have been sent. `head` is the reply's head, when one came."""
-    # httpx-aiohttp turns ServerDisconnectedError (after the request was read!) into ConnectTimeout: what
-    # aiohttp raised is the truth, what httpx calls it is not.
-    if isinstance(error, httpx.HTTPError) and isinstance(error.__cause__, aiohttp.ClientError):
-        error = error.__cause__
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if head is None:
-        if isinstance(cause, RefusedAddress):
-            return TransportError(f"{label}: {cause}", sent=False, kind="refused_address")
-        for kind, known in _UNSENT:
-            if isinstance(error, known):
-                return TransportError(f"{label}: {words_for(kind, cause)}", sent=False, kind=kind)
-    kind = next((kind for kind, known in _SENT if isinstance(error, known)), "reset")
-    message = f"{label}: {words_for(kind, cause)}"
-    if head is None:
-        return TransportError(message, sent=True, kind=kind)
-    request_id = head.headers.get("x-fal-request-id", "")
-    return CutReply(message, kind=kind, status=head.status_code, request_id=request_id)
+        return failure(error, label)
+    return failure(error, label, status=head.status_code, headers=head.headers)

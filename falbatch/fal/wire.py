@@ -24,12 +24,15 @@ __all__ = [
     "Phase",
     "Progress",
     "Result",
+    "header_request_id",
     "is_request_id",
+    "media_type",
     "parse_accepted",
     "parse_cancel",
     "parse_error",
     "parse_progress",
     "parse_result",
+    "read_output",
 ]
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
@@ -85,6 +88,11 @@ class Progress:
     error_type: str = ""
     inference_time_s: float | None = None
     """Seconds that the model worked; None until done, and from old apps."""
+    logs: tuple[Mapping[str, Any], ...] | None = field(default=None, repr=False)
+    """What the app wrote, as fal gave it: `message`, and perhaps `level`, `source`, `timestamp`, `labels`. A
+    status call gives all lines so far, the status stream the new ones. None when fal gave none."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """fal's measurements, as it gave them; empty until done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,27 +149,22 @@ def parse_progress(headers: Mapping[str, str], body: bytes, *, call: str) -> Pro
     if not isinstance(word, str) or not word:
         raise ReplyError(f"{call}: the reply has no status", request_id=header_request_id(headers))
     known = word in {Phase.IN_QUEUE, Phase.IN_PROGRESS, Phase.COMPLETED}
-    metrics = document.get("metrics")
+    given, logs = document.get("metrics"), document.get("logs")
+    metrics = given if isinstance(given, dict) else {}
     return Progress(
         phase=Phase(word) if known else Phase.UNKNOWN_WORD,
         queue_position=_position(document),
         error=_text(document, "error"),
         error_type=_text(document, "error_type"),
-        inference_time_s=_seconds(metrics.get("inference_time")) if isinstance(metrics, dict) else None,
+        inference_time_s=_seconds(metrics.get("inference_time")),
+        logs=tuple(line for line in logs if _is_log_line(line)) if isinstance(logs, list) else None,
+        metrics=metrics,
     )
 
 
 def parse_result(status: int, headers: Mapping[str, str], body: bytes, *, call: str) -> Result:
     """A 2xx reply to a result call. ReplyError for a body that claims to be JSON and is not."""
-    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_json = content_type == "application/json" or content_type.endswith("+json")
-    output: Any = None
-    if is_json or not content_type:
-        try:
-            output = parse_json(body)
-        except ValueError:
-            if is_json:
-                raise _not_json(headers, call) from None
+    content_type, output = read_output(headers, body, call=call)
     return Result(
         status=status,
         body=body,
@@ -170,6 +173,28 @@ def parse_result(status: int, headers: Mapping[str, str], body: bytes, *, call: 
         billable_units=billable_units(headers),
         served_from=headers.get("x-fal-served-from", ""),
     )
+
+
+def read_output(headers: Mapping[str, str], body: bytes, *, call: str) -> tuple[str, Any]:
+    """Content type (`media_type`) and JSON value of what a model answered; None for a body that is not JSON.
+
+    Raises ReplyError for a body that claims to be JSON and is not.
+    """
+    content_type = media_type(headers)
+    is_json = content_type == "application/json" or content_type.endswith("+json")
+    if not is_json and content_type:
+        return content_type, None
+    try:
+        return content_type, parse_json(body)
+    except ValueError:
+        if is_json:
+            raise _not_json(headers, call) from None
+        return content_type, None
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """The content type in lower case, without parameters; "" when unsaid."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def parse_cancel(status: int, body: bytes) -> CancelAnswer | None:
@@ -209,6 +234,10 @@ def _not_json(headers: Mapping[str, str], call: str) -> ReplyError:
 def _text(document: dict[str, Any], name: str) -> str:
     value = document.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _is_log_line(line: Any) -> bool:
+    return isinstance(line, dict) and isinstance(line.get("message"), str)
 
 
 def _position(document: dict[str, Any]) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from falbatch.errors import UsageError
-from falbatch.fal.hosts import API_URL, Hosts
+from falbatch.fal.hosts import API_URL, CDN_URL, OPENAPI_URL, REST_URL, VARIABLES, HostName, Hosts
 
 FAL = "https://queue.fal.run"
 SANDBOX = "http://127.0.0.1:8787/queue"
@@ -58,17 +58,65 @@ def test_the_platform_api_is_named_by_the_later_of_the_same_list(
         ({"FAL_RUN_HOST": "run.example", "FALBATCH_API_URL": "https://a/v1"}, "https://a/v1"),
         ({"FAL_RUN_HOST": "falrun.com"}, API_URL),
         ({"FAL_QUEUE_RUN_HOST": "queue.fal.run"}, API_URL),
-        ({"FAL_RUN_HOST": "run.example", "FALBATCH_QUEUE_URL": "https://queue.fal.run"}, API_URL),
+        ({"FAL_RUN_HOST": "run.example", "FALBATCH_QUEUE_URL": "https://queue.fal.run"}, ""),
+        ({"FALBATCH_RUN_URL": "http://127.0.0.1:8787/run"}, ""),
     ],
 )
 def test_a_key_for_a_foreign_queue_never_goes_to_fals_platform(env: dict[str, str], api: str) -> None:
     assert Hosts.resolve(env).api == api
 
 
+BESIDE = (API_URL, REST_URL, CDN_URL, OPENAPI_URL)
+NOTHING = ("", "", "", "")
+
+
+@pytest.mark.parametrize(
+    ("env", "run", "beside"),
+    [
+        ({}, "https://fal.run", BESIDE),
+        ({"FAL_RUN_HOST": "falrun.com"}, "https://falrun.com", BESIDE),
+        ({"FAL_RUN_HOST": "run.example/a"}, "https://run.example/a", NOTHING),
+        ({"FAL_QUEUE_RUN_HOST": "q.example"}, "", NOTHING),
+        ({"FAL_QUEUE_RUN_HOST": "q.example", "FAL_RUN_HOST": "fal.run"}, "https://fal.run", NOTHING),
+        ({"FALBATCH_QUEUE_URL": "https://q", "FALBATCH_RUN_URL": "https://r/"}, "https://r", NOTHING),
+        ({"FALBATCH_RUN_URL": "https://r", "FALBATCH_REST_URL": "https://s"}, "https://r", ("", "https://s", "", "")),
+        ({"FALBATCH_CDN_URL": "https://c"}, "https://fal.run", (API_URL, REST_URL, "https://c", OPENAPI_URL)),
+        ({"FALBATCH_OPENAPI_URL": "https://o"}, "https://fal.run", (API_URL, REST_URL, CDN_URL, "https://o")),
+        (
+            {"FALBATCH_ORIGIN": "https://o:1", "FALBATCH_RUN_URL": "https://r"},
+            "https://r",
+            ("https://o:1/api/v1", "https://o:1/rest", "https://o:1/cdn", "https://o:1/openapi"),
+        ),
+    ],
+)
+def test_what_is_not_named_beside_a_foreign_queue_or_run_is_unknown(
+    env: dict[str, str], run: str, beside: tuple[str, ...]
+) -> None:
+    hosts = Hosts.resolve(env)
+    assert (hosts.run, (hosts.api, hosts.rest, hosts.cdn, hosts.openapi)) == (run, beside)
+
+
+def test_the_sandboxs_origin_names_everything() -> None:
+    env = dict.fromkeys(VARIABLES.values(), "https://elsewhere.example")
+    hosts = Hosts.resolve(env, origin="http://127.0.0.1:8787/")
+    base = "http://127.0.0.1:8787"
+    assert hosts == Hosts(
+        f"{base}/queue", f"{base}/api/v1", f"{base}/run", f"{base}/rest", f"{base}/cdn", f"{base}/openapi"
+    )
+
+
+@pytest.mark.parametrize(("name", "variable"), [item for item in VARIABLES.items() if item[0] != "queue"])
+def test_a_host_that_is_needed_and_unknown_is_asked_for_by_its_variable(name: HostName, variable: str) -> None:
+    assert Hosts(FAL).need(name) == getattr(Hosts(FAL), name)
+    with pytest.raises(UsageError) as caught:
+        Hosts.resolve({"FALBATCH_QUEUE_URL": "https://q.example"}).need(name)
+    assert variable in caught.value.advice
+    assert "https://q.example" in str(caught.value)
+
+
 def test_hosts_of_a_queue_alone_have_fals_platform() -> None:
     assert Hosts(FAL).api == API_URL
     assert not Hosts(FAL, "http://127.0.0.1:1/v1").loopback
-    assert Hosts(SANDBOX, API_URL).loopback
 
 
 @pytest.mark.parametrize("api", ["api.fal.ai", "https://h/?a=b", "https://u:p@h", "ftp://h"])
@@ -104,7 +152,9 @@ def test_a_host_that_cannot_be_used_is_named_by_its_variable(env: dict[str, str]
     [(FAL, False), (SANDBOX, True), ("https://localhost", True), ("http://[::1]:1", True), ("https://h", False)],
 )
 def test_loopback_is_known(queue: str, loopback: bool) -> None:
-    assert Hosts(queue).loopback is loopback
+    assert Hosts(queue, run="").loopback is loopback
+    assert Hosts(queue, run="http://localhost:1").loopback is loopback
+    assert not Hosts(queue).loopback  # direct calls cost, wherever the queue is
 
 
 TRUSTED_OF_FAL = [

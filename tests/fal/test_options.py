@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from falbatch.fal.options import SubmitOptions, lifetime_s
+from falbatch.fal.lifecycle import StorageACL, StorageACLRule, lifetime_s
+from falbatch.fal.options import SubmitOptions
 
 
 def test_no_options_are_no_headers() -> None:
@@ -37,6 +38,40 @@ def test_every_option_has_its_header() -> None:
         "x-custom": "a",
     }
     assert options.render() is options.render()
+
+
+def test_what_only_a_queue_understands_is_not_for_direct_calls() -> None:
+    options = SubmitOptions(priority="low", hint="h", retry=False, webhook_url="https://e.org", headers={"X-A": "1"})
+    assert options.render() == {
+        "x-fal-queue-priority": "low",
+        "x-fal-runner-hint": "h",
+        "x-fal-no-retry": "1",
+        "x-a": "1",
+    }
+    assert options.render_direct() == {"x-fal-runner-hint": "h", "x-a": "1"}
+
+
+def test_fals_own_retries_can_be_counted() -> None:
+    header = SubmitOptions(retry={"server_error": 2, "timeout": 0}).render()["x-fal-retry-config"]
+    assert json.loads(header) == {"server_error": {"retries": 2}, "timeout": {"retries": 0}}
+    assert SubmitOptions(retry=True).render() == {}
+    assert SubmitOptions(retry={}).render() == {}
+
+
+def test_readers_of_the_files_stand_beside_their_life() -> None:
+    acl = {"default": "forbid", "rules": [{"user": "ann", "decision": "allow"}]}
+    readers = StorageACL("forbid", [StorageACLRule("ann", "allow")])
+    header = SubmitOptions(expires_in="1h", initial_acl=readers).render()["x-fal-object-lifecycle-preference"]
+    assert json.loads(header) == {"expiration_duration_seconds": 3600, "initial_acl": acl}
+    header = SubmitOptions(initial_acl=StorageACL("hide")).render()["x-fal-object-lifecycle-preference"]
+    assert json.loads(header) == {"initial_acl": {"default": "hide"}}
+
+
+def test_webhook_and_queue_length_are_a_query() -> None:
+    options = SubmitOptions(webhook_url="https://e.org:8443/h?t=s3cr3t&x=1", max_queue_length=0)
+    assert options.query() == "fal_webhook=https%3A%2F%2Fe.org%3A8443%2Fh%3Ft%3Ds3cr3t%26x%3D1&fal_max_queue_length=0"
+    assert SubmitOptions().query() == ""
+    assert "s3cr3t" not in repr(options)
 
 
 def test_custom_headers_are_not_shown() -> None:
@@ -99,6 +134,20 @@ def test_lifetimes_of_nothing_are_refused(value: Any) -> None:
         ({"headers": {"X-Y": "s3cr3té"}}, "X-Y"),
         ({"headers": {"X-Y": "1", "x-y": "2"}}, "twice"),
         ({"headers": {"X-Fal-Store-IO": "1"}, "store_io": False}, "twice"),
+        ({"retry": {"weather": 1}}, "weather"),
+        ({"retry": {"timeout": 10}}, "timeout"),
+        ({"retry": {"timeout": True}}, "timeout"),
+        ({"webhook_url": "ftp://s3cr3t"}, "webhook_url"),
+        ({"webhook_url": "https:///s3cr3t"}, "webhook_url"),
+        ({"webhook_url": "s3cr3t"}, "webhook_url"),
+        ({"webhook_url": "https://[s3cr3t"}, "webhook_url"),
+        ({"webhook_url": "https://h/s3cr3t\n"}, "webhook_url"),
+        ({"webhook_url": "https://h/s3cr3t é"}, "webhook_url"),
+        ({"webhook_url": "https://h:99999/s3cr3t"}, "webhook_url"),
+        ({"webhook_url": "https://h/" + "s3cr3t" * 500}, "webhook_url"),
+        ({"max_queue_length": -1}, "max_queue_length"),
+        ({"max_queue_length": True}, "max_queue_length"),
+        ({"max_queue_length": 2.5}, "max_queue_length"),
     ],
 )
 def test_what_fal_would_drop_in_silence_is_refused_aloud(options: dict[str, Any], says: str) -> None:

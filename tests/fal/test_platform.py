@@ -86,12 +86,21 @@ async def test_a_listed_request_has_all_that_fal_said(transport: Transport) -> N
         "status_code": 200,
         "duration": 1.5,
         "json_input": {"seed": 2**64 + 1},
-        "json_output": {},
+        "json_output": {"seed": 2**64 + 3},
     }
     page = await page_of(transport, {"items": [item], "next_cursor": "c2", "has_more": True})
-    expected = ListedRequest(RID, FLUX, NINE + 0.5, NINE + 10, 200, has_input=True, input={"seed": 2**64 + 1})
+    expected = ListedRequest(
+        RID,
+        FLUX,
+        NINE + 0.5,
+        NINE + 10,
+        200,
+        has_input=True,
+        input={"seed": 2**64 + 1},
+        output={"seed": 2**64 + 3},
+    )
     assert page == RequestsPage((expected,), "c2")
-    assert "seed" not in repr(page)  # inputs are private
+    assert "seed" not in repr(page)  # inputs and outputs are private
 
 
 @pytest.mark.parametrize(
@@ -115,6 +124,10 @@ async def test_a_listed_request_has_all_that_fal_said(transport: Transport) -> N
         ({"json_input": None}, "has_input", False),
         ({"json_input": {}}, "has_input", True),
         ({"json_input": False}, "input", False),
+        ({"json_output": '{"seed": 18446744073709551617}'}, "output", {"seed": 2**64 + 1}),
+        ({"json_output": "no JSON"}, "output", None),
+        ({"json_output": {"detail": "x"}, "status_code": 422}, "output", None),
+        ({"json_output": {"seed": 1}, "status_code": None}, "output", {"seed": 1}),
     ],
 )
 async def test_a_field_of_an_odd_type_is_none(

@@ -12,13 +12,15 @@ from aiohttp import web
 
 from falbatch.errors import HttpError, ReplyError, TransportError, WireError
 from falbatch.fal.auth import Credentials
-from falbatch.fal.exchange import Reply
+from falbatch.fal.exchange import Reply, StreamReply
 from falbatch.fal.hosts import Hosts
 from falbatch.fal.queue import CancelAnswer, QueueClient, RequestRef, SubmitOptions
 from falbatch.fal.wire import Phase
 from tests.fal.raw_server import KEY, RID, Peer, served
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from falbatch.fal.transport import Transport
 
 pytestmark = pytest.mark.anyio
@@ -187,6 +189,38 @@ async def test_status_is_asked_at_the_given_url_or_at_the_app_form(fal: FakeFal,
     ]
 
 
+async def test_a_submit_has_its_path_and_its_query(fal: FakeFal, queue: QueueClient) -> None:
+    for _ in range(2):
+        fal.accept()
+    options = SubmitOptions(webhook_url="https://e.org/a", max_queue_length=5)
+    await queue.submit("fal-ai/flux", b"{}", options, path="/dev/")
+    await queue.submit(FLUX, b"{}", options, webhook_url="https://e.org/b")
+    assert [path for _, path, _, _ in fal.seen] == [
+        "/queue/fal-ai/flux/dev?fal_webhook=https%3A%2F%2Fe.org%2Fa&fal_max_queue_length=5",
+        "/queue/fal-ai/flux/dev?fal_webhook=https%3A%2F%2Fe.org%2Fb&fal_max_queue_length=5",
+    ]
+    for path, webhook_url in (("../x", None), ("a?b", None), ("", "nowhere")):
+        with pytest.raises(ValueError, match=r"segment|query|webhook_url"):
+            await queue.submit(FLUX, b"{}", path=path, webhook_url=webhook_url)
+    assert len(fal.seen) == 2
+
+
+async def test_a_refused_submit_never_tells_its_webhook(fal: FakeFal, queue: QueueClient) -> None:
+    fal.answers.append(web.Response(status=500))
+    with pytest.raises(HttpError) as caught:
+        await queue.submit(FLUX, b"{}", webhook_url="https://e.org/s3cr3t")
+    assert "s3cr3t" not in str(caught.value)
+
+
+async def test_logs_are_asked_for_when_wanted(fal: FakeFal, queue: QueueClient) -> None:
+    page = {"status": "IN_PROGRESS", "logs": [{"message": "m"}], "metrics": {}}
+    given = f"{fal.base}/fal-ai/flux/requests/{RID}/status?x=1"
+    for ref in (RequestRef(RID, FLUX, status_url=given), REF):
+        fal.answers.append(web.json_response(page, status=202))
+        assert (await queue.status(ref, with_logs=True)).logs == ({"message": "m"},)
+    assert [path.rpartition("/")[2] for _, path, _, _ in fal.seen] == ["status?x=1&logs=1", "status?logs=1"]
+
+
 async def test_a_forged_url_in_a_record_never_gets_the_key(fal: FakeFal, queue: QueueClient) -> None:
     async def steals(peer: Peer) -> None:
         thief.requests.append(await peer.request())
@@ -303,6 +337,9 @@ async def test_namespaces_and_legacy_ids_have_their_urls() -> None:
         async def request(self, method: str, url: str, **more: object) -> Reply:
             urls.append(f"{method} {url}")
             return Reply(200, {}, f'{{"request_id":"{RID}","status":"COMPLETED"}}'.encode())
+
+        def stream(self, url: str, **more: object) -> AbstractAsyncContextManager[StreamReply]:
+            raise AssertionError
 
     queue = QueueClient(Recorder(), Hosts("https://queue.fal.run"), CREDENTIALS)
     for endpoint in ("workflows/me/mine/x", "110602490-lora"):

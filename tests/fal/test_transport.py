@@ -311,7 +311,7 @@ async def test_addresses_in_odd_spellings_are_always_refused(host: str, allow_lo
 
 async def test_a_name_with_public_and_private_addresses_is_reached_at_the_public_ones_only() -> None:
 
-    from falbatch.fal.transport import _PublicResolver
+    from falbatch.fal.connections import PublicResolver
 
     def found(host: str) -> ResolveResult:
         return {
@@ -330,7 +330,7 @@ async def test_a_name_with_public_and_private_addresses_is_reached_at_the_public
         async def close(self) -> None:
             pass
 
-    resolver = _PublicResolver(False, set())
+    resolver = PublicResolver(False, set())
     await resolver.close()
     resolver._inner = Mixed()  # type: ignore[assignment]  # a stand-in for DNS
     assert [one["host"] for one in await resolver.resolve("mixed.example")] == ["1.1.1.1"]

@@ -112,6 +112,15 @@ def test_progress_tells_what_there_is() -> None:
         assert progress({"status": "COMPLETED", "metrics": metrics}).inference_time_s is None
 
 
+def test_logs_and_metrics_come_as_fal_gave_them() -> None:
+    line = {"message": "step 3/28", "level": "INFO", "labels": {}}
+    one = progress({"status": "IN_PROGRESS", "logs": [line, {"level": "INFO"}, "x", None], "metrics": {"a": 1}})
+    assert (one.logs, one.metrics) == ((line,), {"a": 1})
+    assert "step" not in repr(one)
+    for logs, known in ((None, None), ([], ()), ({}, None)):
+        assert progress({"status": "IN_PROGRESS", "logs": logs}).logs == known
+
+
 @pytest.mark.parametrize("document", [{}, [], {"status": 3}, {"status": ""}])
 def test_progress_without_a_word_is_a_reply_error(document: Any) -> None:
     with pytest.raises(ReplyError):

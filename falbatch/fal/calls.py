@@ -1,0 +1,66 @@
+"""What every client of fal's does alike: the key's header, a call's URL, and errors without secrets."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from falbatch.fal.endpoint import EndpointId
+from falbatch.fal.problems import parse_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from falbatch.errors import HttpError
+    from falbatch.fal.auth import Credentials
+    from falbatch.fal.exchange import Reply
+
+_MAX_FORMED = 256  # a batch uses a handful of endpoints, thousands of times each
+
+
+@lru_cache(maxsize=_MAX_FORMED)
+def endpoint_of(text: str) -> EndpointId:
+    """The parts of an endpoint id; ValueError, in words for the user, when it is none."""
+    return EndpointId.parse(text)
+
+
+@lru_cache(maxsize=_MAX_FORMED)
+def call_path(endpoint: str, path: str) -> str:
+    """`endpoint` in full with `path` after it, parted by one slash; ValueError when either cannot be in a URL."""
+    full, more = endpoint_of(endpoint).submit_path, path.strip("/")
+    return EndpointId.parse(f"{full}/{more}").submit_path if more else full
+
+
+@lru_cache(maxsize=_MAX_FORMED)
+def call_path_once(endpoint: str, path: str) -> str:
+    """As `call_path`, but a `path` that the endpoint ends with already is not appended again (fal-protocol §2)."""
+    more = path.strip("/")
+    return call_path(endpoint, "" if f"/{endpoint_of(endpoint)}".endswith(f"/{more}") else more)
+
+
+class Caller:
+    """Who calls: the headers of all calls of a client, and what makes errors of replies."""
+
+    __slots__ = ("_redact", "headers")
+
+    def __init__(self, credentials: Credentials, user_agent: str, *, accept: str = "application/json, */*") -> None:
+        self._redact = credentials.redact
+        self.headers: Mapping[str, str] = {
+            "authorization": credentials.header(),
+            "user-agent": user_agent,
+            "accept": accept,
+        }
+        """With the key: for URLs that `Hosts` gave or trusts."""
+
+    def redact(self, text: str) -> str:
+        """`text` without the key."""
+        return self._redact(text)
+
+    def error(self, reply: Reply, call: str) -> HttpError:
+        """What `reply`, no success, says about `call`."""
+        return parse_error(reply.status, reply.headers, reply.body, call=call, redact=self._redact)
+
+    def raise_for_status(self, reply: Reply, call: str) -> None:
+        """Raise HttpError unless `reply` is a success."""
+        if not 200 <= reply.status < 300:
+            raise self.error(reply, call)
