@@ -20,11 +20,12 @@ OURS = {
     "falbatch/faultpoints.py": set(),
     "falbatch/core": {"core", "errors", "exactjson"},
     "falbatch/fal": {"fal", "errors", "exactjson"},
+    "falbatch/client": {"client", "fal", "errors", "exactjson"},
     "falbatch/engine": {"engine", "core", "errors", "exactjson", "faultpoints"},
     "falbatch/adapters": {"adapters", "core", "errors", "exactjson", "faultpoints"},
     "falbatch/sandbox": {"sandbox", "errors", "faultpoints"},
-    "falbatch/api": {"api", "engine", "adapters", "fal", "core", "errors", "exactjson"},
-    "falbatch/cli": {"cli", "api", "adapters", "core", "errors", "sandbox"},
+    "falbatch/api": {"api", "client", "engine", "adapters", "fal", "core", "errors", "exactjson"},
+    "falbatch/cli": {"cli", "api", "adapters", "core", "errors", "exactjson", "sandbox"},
 }
 """Which of our own parts each part may import."""
 
@@ -44,6 +45,7 @@ THEIRS: dict[str, set[str]] = {
         "cryptography",
         "PIL",
     },
+    "falbatch/client": {"anyio", "PIL"},
     "falbatch/engine": {"anyio", "tenacity"},
     "falbatch/adapters": {"anyio", "orjson", "filelock", "tqdm", "pyarrow", "aiohttp"},
     "falbatch/sandbox": {"aiohttp", "yaml", "PIL", "av", "cryptography", "jsonschema", "ormsgpack", "trustme"},
@@ -58,11 +60,13 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "tenacity": ("falbatch/engine/repeat.py",),
     "yaml": ("falbatch/core/yamltext.py", "falbatch/sandbox/scenario.py", "falbatch/sandbox/plainyaml.py"),
     "jinja2": ("falbatch/core/template.py",),
-    "httpx": ("falbatch/fal/transport.py",),
+    "httpx": ("falbatch/fal/transport.py", "falbatch/fal/failures.py"),
     "httpx_aiohttp": ("falbatch/fal/transport.py",),
     "aiohttp": (
         "falbatch/fal/transport.py",
         "falbatch/fal/socket.py",
+        "falbatch/fal/connections.py",
+        "falbatch/fal/failures.py",
         "falbatch/adapters/callbacks.py",
         "falbatch/sandbox/",
     ),
