@@ -107,6 +107,10 @@ class ProgressDisplay:
     def _details(self) -> str:
         counter = self._counter
         parts = [f"queue {max(0, counter.in_queue)}", f"running {max(0, counter.running)}"]
+        if counter.awaited > 0:
+            parts.append(f"at fal {counter.awaited}")
+        if counter.uploading > 0:
+            parts.append(f"uploading {counter.uploading}")
         if counter.downloading > 0:
             parts.append(f"downloading {counter.downloading}")
         unknown = counter.ended.get(State.UNKNOWN, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from falbatch.api.running import SANDBOX_DATA, holder_of
 from falbatch.api.workspace import Workspace, open_state
 from falbatch.core.classify import is_account_trouble
 from falbatch.core.identity import input_of
+from falbatch.core.model import Mode
 from falbatch.core.state import State
 from falbatch.errors import CredentialsError, FalUnreachable, TransportError, UsageError, WireError
 from falbatch.exactjson import parse_json
@@ -58,6 +59,8 @@ class CancelReport:
     """Not known to fal any more."""
     refused: tuple[tuple[str, str], ...]
     """(job name, why) of those for which fal could not be asked."""
+    mode: Mode = Mode.QUEUE
+    """How the manifest's jobs are called. Direct calls cannot be cancelled."""
 
 
 async def cancel(
@@ -71,11 +74,12 @@ async def cancel(
     with _reading(place) as connection:
         jobs = [job for job in reader.at_fal(connection) if is_named(job.name, names)]
         row = reader.batch_row(connection)
+        mode = reader.mode_of(connection)
     if not jobs:
-        return CancelReport(0, 0, 0, 0, ())
+        return CancelReport(0, 0, 0, 0, (), mode)
     with lock.held(place.state, holder=lambda: holder_of(place.state)), fal_of(place, row, key_file) as target:
         async with connect.open_fal(target, connect.submit_options(None)) as fal:
-            return await _cancel_all(fal.queue, jobs)
+            return replace(await _cancel_all(fal.queue, jobs), mode=mode)
 
 
 @contextlib.contextmanager

@@ -10,19 +10,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.adapters.fetch import Fetcher
 from falbatch.adapters.files import OutputFolder
+from falbatch.api.direct_calls import FalDirect
+from falbatch.api.realtime_pool import RealtimePool
 from falbatch.core.identity import canonical_json
 from falbatch.core.money import Price, to_nano
+from falbatch.core.pacing import DIRECT_AT_ONCE
 from falbatch.core.reconcile import Listed
 from falbatch.fal.auth import Credentials, find_credentials
+from falbatch.fal.direct import DirectClient
 from falbatch.fal.hosts import Hosts
 from falbatch.fal.platform import PlatformClient
 from falbatch.fal.queue import QueueClient, SubmitOptions
+from falbatch.fal.realtime import RealtimeClient
 from falbatch.fal.transport import Transport, TransportSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from falbatch.core.manifest import Manifest
+    from falbatch.core.model import Mode
     from falbatch.core.record import RequestOnRecord
     from falbatch.fal.wire import Accepted, CancelAnswer, Progress, Result
 
@@ -66,6 +72,12 @@ def find_target(*, key_file: Path | None, origin: str | None, env: Mapping[str, 
     return Target("loopback" if hosts.loopback else "fal", hosts, credentials)
 
 
+def check_mode(target: Target, mode: Mode) -> None:
+    """Refuse direct calls where no host for them is known. Raises `UsageError`, before anything is on record."""
+    if mode.is_direct:
+        target.hosts.need("run")
+
+
 class FalQueue:
     """The engine's queue port over fal's client: the manifest's submit options, and requests as they are on record."""
 
@@ -73,9 +85,9 @@ class FalQueue:
         self._client = client
         self._options = options
 
-    async def submit(self, endpoint: str, body: bytes) -> Accepted:
-        """Submit one job. Raises `WireError`."""
-        return await self._client.submit(endpoint, body, self._options)
+    async def submit(self, endpoint: str, body: bytes, callback: str | None) -> Accepted:
+        """Submit one job; `callback` is the URL that fal shall call at its end. Raises `WireError`."""
+        return await self._client.submit(endpoint, body, self._options, webhook_url=callback)
 
     async def status(self, request: RequestOnRecord) -> Progress:
         """Ask about a request. Raises `WireError`."""
@@ -116,7 +128,12 @@ class FalPlatform:
         """Requests to `endpoint` since the Unix time `since`. Raises `WireError`."""
         page = await self._client.requests_page(endpoint, start=since, cursor=cursor)
         items = (
-            Listed(item.request_id, _canonical(item.input) if item.has_input else None, item.sent_at)
+            Listed(
+                item.request_id,
+                _canonical(item.input) if item.has_input else None,
+                item.sent_at,
+                None if item.output is None else _canonical(item.output),
+            )
             for item in page.items
         )
         return ListedPage(tuple(items), page.next_cursor)
@@ -137,15 +154,20 @@ class Fal:
 
     queue: FalQueue
     platform: FalPlatform
+    direct: FalDirect
 
 
 @contextlib.asynccontextmanager
 async def open_fal(target: Target, options: SubmitOptions) -> AsyncIterator[Fal]:
-    """fal over connections of its own."""
-    async with Transport(settings=TransportSettings()) as transport:
+    """fal over connections of its own. Direct calls have theirs apart: each is held until its answer, and none may wait
+    for another after its intent is on record."""
+    apart = TransportSettings(gate=DIRECT_AT_ONCE, connections=DIRECT_AT_ONCE)
+    async with Transport(settings=TransportSettings()) as transport, Transport(settings=apart) as held:
         queue = QueueClient(transport, target.hosts, target.credentials)
         platform = PlatformClient(transport, target.hosts, target.credentials)
-        yield Fal(FalQueue(queue, options), FalPlatform(platform))
+        async with contextlib.aclosing(RealtimePool(RealtimeClient(held, target.hosts, target.credentials))) as pool:
+            direct = FalDirect(DirectClient(held, target.hosts, target.credentials), options, pool)
+            yield Fal(FalQueue(queue, options), FalPlatform(platform), direct)
 
 
 @contextlib.asynccontextmanager
@@ -174,5 +196,6 @@ def submit_options(manifest: Manifest | None) -> SubmitOptions:
         expires_in=request.expires_in,
         store_io=request.store_io,
         fallback=request.fallback,
+        webhook_url=request.webhook,
         headers=request.headers,
     )

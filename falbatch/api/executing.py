@@ -11,11 +11,14 @@ from falbatch.adapters import signals
 from falbatch.adapters.clock import SystemClock
 from falbatch.api import connect
 from falbatch.api.pricing import open_spending
+from falbatch.api.uploading import open_storage
 from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.money import to_nano
+from falbatch.core.pacing import CONNECTIONS
 from falbatch.core.report import Report, exit_code_of
-from falbatch.engine.execute import Deps, ExecuteSettings, Execution, failure_limit
-from falbatch.engine.submit import Stop
+from falbatch.engine.execute import Deps, Execution
+from falbatch.engine.settings import ExecuteSettings, failure_limit
+from falbatch.engine.stop import Stop
 from falbatch.errors import DiskFull, ExitCode
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from falbatch.adapters.store.store import Store
+    from falbatch.api.webhooks import Door
     from falbatch.core.events import Listener
     from falbatch.core.manifest import Manifest
     from falbatch.core.money import Price
@@ -59,14 +63,20 @@ async def execute(
     output: Path,
     listen: Listener,
     watch_signals: bool,
+    door: Door | None = None,
 ) -> tuple[FalbatchError | None, str]:
     """Put the parts together and do all that is open. Returns what ended it early, and why it was told to stop."""
     stop = Stop()
     spending = open_spending(store, prices, settings.max_cost_nano)
-    async with connect.open_output(target, output, downloads=settings.downloads) as files:
-        deps = Deps(store, fal.queue, fal.platform, files, SystemClock(), listen, spending)
+    async with (
+        connect.open_output(target, output, downloads=settings.downloads) as files,
+        open_storage(target, settings) as storage,
+    ):
+        urls = None if door is None else door.urls
+        deps = Deps(store, fal.queue, fal.platform, files, SystemClock(), listen, spending, fal.direct, storage, urls)
         execution = Execution(deps, settings, stop)
-        await perform(execution, store, watch_signals=watch_signals)
+        with contextlib.nullcontext() if door is None else door.attached(execution):
+            await perform(execution, store, watch_signals=watch_signals)
     # The next run does the same; on a full disk the report matters more.
     with contextlib.suppress(DiskFull):
         store.resume(at=SystemClock().unix_s())
@@ -93,10 +103,14 @@ def execute_settings(manifest: Manifest, total: int) -> ExecuteSettings:
     """The manifest's limits as the engine's settings; `total` jobs turn shares into counts."""
     failures = manifest.budget.max_failures
     return ExecuteSettings(
+        mode=manifest.mode,
         in_flight=manifest.limits.in_flight,
+        connections=manifest.limits.connections or CONNECTIONS,
         submits_per_s=manifest.limits.submits_per_s,
         polls_per_s=manifest.limits.polls_per_s,
         downloads=manifest.limits.downloads,
+        uploads=manifest.limits.uploads,
+        uploads_expire=manifest.uploads.expires_in,
         attempts=manifest.retry.attempts,
         retry_ratio=manifest.retry.budget,
         backoff=BackoffPolicy(manifest.retry.first_s, manifest.retry.cap_s),

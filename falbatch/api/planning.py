@@ -4,7 +4,9 @@ once. Nothing is written but temporary tables."""
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,16 +16,22 @@ from falbatch.adapters.sources import read_rows
 from falbatch.adapters.store import stage
 from falbatch.adapters.store.database import open_empty, open_reader, translated
 from falbatch.adapters.store.journal import remains
+from falbatch.adapters.store.uploads import Wanted
+from falbatch.api.localinputs import named_files, planned_files, with_contents
+from falbatch.api.uploading import planned_terms
 from falbatch.core.expand import expand
 from falbatch.core.plan import Action, Again, Change, Plan, PlannedJob
-from falbatch.core.problems import ProblemLog
+from falbatch.core.problems import ProblemLog, shown
 from falbatch.errors import ManifestError, UsageError
 
 if TYPE_CHECKING:
     import sqlite3
 
     from falbatch.api.workspace import Workspace
+    from falbatch.core.faults import Fault
+    from falbatch.core.fileinputs import FileInput
     from falbatch.core.manifest import Manifest
+    from falbatch.core.model import Item
 
 FIRST: Final = 5
 """Jobs that a plan shows in full."""
@@ -58,6 +66,14 @@ def fill_stage(
     manifest = _manifest_of(workspace)
     log = ProblemLog()
     rows = read_rows(manifest, base=workspace.base) if manifest.rows is not None else None
+
+    def wrong(item: Item, file: FileInput | None, fault: Fault) -> None:
+        """A missing file is said once, with the first item that names it, however many do."""
+        place, path = (file.place, file.path) if file else (("input",), "")
+        what = f"{shown(path)}: {fault.what}" if file else fault.what
+        problem = manifest.problem(place, fault._replace(what=what), where=item.origin)
+        log.add(problem, cause=(place, path, fault.what))
+
     items = expand(
         manifest,
         rows,
@@ -68,7 +84,8 @@ def fill_stage(
         problems=log,
     )
     with translated(workspace.state):
-        count = stage.fill(connection, items)
+        whole = with_contents(connection, items, base=str(workspace.base), wrong=wrong)
+        count = stage.fill(connection, whole)
         log.raise_if_any()
         line, column = manifest.line_of(("output", "name"))
         clashes = stage.clashes(connection, file=manifest.source, line=line, column=column)
@@ -89,7 +106,8 @@ def make_plan(
     """What a run would do now. `each` sees every job, in the manifest's order. Writes nothing to the state file."""
     with _state_or_empty(workspace) as connection:
         fill_stage(connection, workspace, selection, check_endpoint)
-        return summarize(connection, workspace, selection, each=each)
+        terms = planned_terms(os.environ, _manifest_of(workspace).uploads.expires_in)
+        return summarize(connection, workspace, selection, terms=terms, each=each)
 
 
 @contextlib.contextmanager
@@ -106,24 +124,29 @@ def summarize(
     selection: Selection,
     again: Again | None = None,
     *,
+    terms: str | None = None,
     each: Callable[[PlannedJob], None] | None = None,
 ) -> Plan:
-    """The staged plan against the state, counted; `again` is what the user asked to be done again."""
+    """The staged plan against the state, counted; `again` is what the user asked to be done again, `terms` are those of
+    uploads (`UploadTerms.text`; None: none serves this run)."""
     actions = Counter(dict.fromkeys(Action, 0))
     changes = Counter(dict.fromkeys(Change, 0))
     reasons: Counter[str] = Counter()
     first: list[PlannedJob] = []
     changed: list[PlannedJob] = []
+    wanted = Wanted(connection)
     for job in stage.planned_jobs(connection, again or Again()):
         actions[job.decision.action] += 1
         changes[job.change] += 1
         reasons[_REQUEST_ID.sub("", job.decision.reason)] += 1
+        if job.decision.action is Action.SUBMIT:
+            wanted.add(job.input_json)
         if len(first) < FIRST:
-            first.append(job)
+            first.append(named_files(connection, job))
         if job.change is Change.CHANGED and len(changed) < FIRST:
             changed.append(job)
         if each is not None:
-            each(job)
+            each(named_files(connection, job))
     orphans = list(stage.orphans(connection)) if selection.is_whole else []
     return Plan(
         name=_manifest_of(workspace).name,
@@ -137,6 +160,7 @@ def summarize(
         changed=tuple(changed),
         orphaned=tuple(orphans[:FIRST]),
         resubmitted=again.unknown if again else 0,
+        files=planned_files(wanted, terms, time.time()),
     )
 
 

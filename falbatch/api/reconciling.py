@@ -20,7 +20,7 @@ from falbatch.api.pricing import known_prices
 from falbatch.api.running import holder_of
 from falbatch.api.workspace import open_state
 from falbatch.core.events import Counter, Listener, Notice, RunEvent
-from falbatch.engine.execute import ExecuteSettings, Scope
+from falbatch.engine.settings import ExecuteSettings, Scope
 
 if TYPE_CHECKING:
     from falbatch.core.report import Report

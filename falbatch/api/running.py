@@ -26,18 +26,21 @@ from falbatch.api.again import RetryChoice, choose
 from falbatch.api.executing import execute, execute_settings, make_report
 from falbatch.api.planning import Selection, fill_stage, summarize
 from falbatch.api.pricing import find_prices, known_prices
+from falbatch.api.uploading import planned_terms
+from falbatch.api.webhooks import check_place, open_door, place_of
 from falbatch.api.workspace import Workspace, open_manifest
 from falbatch.core.events import Counter, Listener, Notice, RunEvent
 from falbatch.core.money import to_nano
 from falbatch.core.plan import Action, Again, Plan
 from falbatch.core.state import State
-from falbatch.engine.execute import ExecuteSettings, Scope
+from falbatch.engine.settings import ExecuteSettings, Scope
 from falbatch.errors import FalbatchError
 from falbatch.fal.endpoint import EndpointId
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from falbatch.api.webhooks import Door
     from falbatch.core.manifest import Manifest
     from falbatch.core.money import Price
     from falbatch.core.report import Report
@@ -66,6 +69,10 @@ class RunOptions:
     reconcile_s: float | None = None
     """How long submits without an answer are looked for in fal's request list, in seconds; None: by how long such
     jobs take."""
+    webhook_listen: str | None = None
+    """HOST:PORT at which to listen for fal's webhooks, so that next to nothing need be asked. With `webhook_url`."""
+    webhook_url: str | None = None
+    """What fal shall call to get there: a public https URL (a tunnel, a proxy), whose path stays as it is."""
     watch_signals: bool = False
     """Stop gently on SIGINT, SIGTERM and SIGHUP; for a program that is the run."""
 
@@ -94,7 +101,7 @@ async def arun(
     workspace = await anyio.to_thread.run_sync(lambda: open_manifest(Path(manifest), output=options.output))
     run = _Run(workspace, options, listen or _nobody, confirm, on_plan)
     if not options.sandbox:
-        connect.find_target(key_file=options.key_file, origin=None)  # no key: said before a folder is made
+        run.check(connect.find_target(key_file=options.key_file, origin=None))  # said before a folder is made
     make_folder(workspace.output)
     with lock.held(workspace.state, holder=lambda: holder_of(workspace.state)), Store.open(workspace.state) as store:
         return await run.over(store)
@@ -122,6 +129,11 @@ class _Run:
         self._on_plan = on_plan
         self._counter = Counter()
         self._clock = SystemClock()
+        self._place = place_of(options.webhook_listen, options.webhook_url, manifest_of(workspace))
+
+    def check(self, target: connect.Target) -> None:
+        """Refuse a fal that could not call where it is to. Raises `UsageError`."""
+        check_place(self._place, target)
 
     async def over(self, store: Store) -> Report:
         if store.mended:
@@ -138,16 +150,23 @@ class _Run:
             if target is None:
                 self._begin(store, again)
                 return self._report(store, None, 0.0, "", unchanged=True)
-            async with connect.open_fal(target, connect.submit_options(manifest_of(self._workspace))) as fal:
+            connect.check_mode(target, manifest_of(self._workspace).mode)
+            self.check(target)
+            async with (
+                connect.open_fal(target, connect.submit_options(manifest_of(self._workspace))) as fal,
+                open_door(self._place, target, store, self._heard) as door,
+            ):
                 prices = await self._prices(store, fal)
                 if plan.actions[Action.SUBMIT] and target.costs and self._confirm and not self._confirm(plan):
                     return self._report(store, None, 0.0, "not confirmed", unchanged=True)
                 self._begin(store, again)
+                if door is not None:
+                    store.keep_callback_secret(door.urls.secret)
                 if self._on_plan is not None:
                     self._counter.total = plan.total
                     self._counter.done_before = store.status().count(State.DONE) if self._is_whole else 0
                     self._on_plan(plan, self._counter)
-                return await self._execute(store, target, fal, self._settings(plan.total), prices)
+                return await self._execute(store, target, fal, self._settings(plan.total), prices, door)
 
     async def _settle_first(self, store: Store) -> Report | None:
         """Before unknown jobs are submitted again: what fal knows of them is paid for and comes home. A report when the
@@ -158,10 +177,13 @@ class _Run:
             return None
         with self._origin() as origin:
             target = connect.find_target(key_file=self._options.key_file, origin=origin)
-            async with connect.open_fal(target, connect.submit_options(manifest_of(self._workspace))) as fal:
+            async with (
+                connect.open_fal(target, connect.submit_options(manifest_of(self._workspace))) as fal,
+                open_door(self._place, target, store, self._heard) as door,
+            ):
                 settings = replace(self._settings(0), scope=Scope.PAID)
                 prices = known_prices(store, store.unsettled_endpoints(), manifest_of(self._workspace).budget)
-                report = await self._execute(store, target, fal, settings, prices)
+                report = await self._execute(store, target, fal, settings, prices, door)
         return report if report.tally.stopped_by else None
 
     async def _prices(self, store: Store, fal: connect.Fal) -> Mapping[str, Price]:
@@ -190,7 +212,10 @@ class _Run:
         again = choose(
             store.connection, options.retry, resubmit_unknown=options.resubmit_unknown, folder=workspace.output
         )
-        plan = summarize(store.connection, workspace, options.selection, again)
+        # The built-in sandbox has a new address each time: what was uploaded to the last one is not there.
+        expires_in = manifest_of(workspace).uploads.expires_in
+        terms = None if options.sandbox else planned_terms(os.environ, expires_in)
+        plan = summarize(store.connection, workspace, options.selection, again, terms=terms)
         at_risk = sum(submit.reserved for submit in store.lost_submits() if submit.job_id in again.submit)
         return replace(plan, at_risk=at_risk), again
 
@@ -220,6 +245,7 @@ class _Run:
         fal: connect.Fal,
         settings: ExecuteSettings,
         prices: Mapping[str, Price],
+        door: Door | None,
     ) -> Report:
         began_s = time.monotonic()
         error, stopped_by = await execute(
@@ -231,6 +257,7 @@ class _Run:
             output=self._workspace.output,
             listen=self._heard,
             watch_signals=self._options.watch_signals,
+            door=door,
         )
         return self._report(store, error, time.monotonic() - began_s, stopped_by)
 

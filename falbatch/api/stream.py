@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,20 +22,30 @@ from falbatch.adapters.store.store import Store
 from falbatch.api import connect
 from falbatch.api.batch import export_object
 from falbatch.api.executing import perform
+from falbatch.api.localinputs import with_contents
 from falbatch.api.pricing import find_prices, open_spending
 from falbatch.api.running import SANDBOX_DATA, check_endpoint, holder_of, target_kind_of
+from falbatch.api.uploading import open_storage
 from falbatch.core.events import JobEnded, RunEvent
+from falbatch.core.fileinputs import from_python
 from falbatch.core.jsonvalue import to_json
 from falbatch.core.model import Item, Mode
+from falbatch.core.problems import ProblemLog, shown
+from falbatch.core.schema import dotted
 from falbatch.core.state import State
-from falbatch.engine.execute import Deps, ExecuteSettings, Execution
-from falbatch.engine.submit import Stop
-from falbatch.errors import UsageError
+from falbatch.engine.execute import Deps, Execution
+from falbatch.engine.settings import ExecuteSettings
+from falbatch.engine.stop import Stop
+from falbatch.errors import Problem, UsageError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 
     from anyio.streams.memory import MemoryObjectSendStream
+
+    from falbatch.core.faults import Fault
+    from falbatch.core.fileinputs import FileInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,7 @@ async def map_inputs(
     inputs: Iterable[Mapping[str, Any]],
     *,
     state: str | Path,
+    mode: Mode | str = Mode.QUEUE,
     output: str | Path | None = None,
     limits: ExecuteSettings | None = None,
     key_file: Path | None = None,
@@ -74,16 +86,18 @@ async def map_inputs(
 
     Everything is kept in the state file `state`: called again after a crash with the same inputs, it goes on, and
     nothing is submitted twice. Files are fetched into `output`; without it only results are kept. `limits` bounds
-    rates, attempts and jobs in flight. Leaving the loop early stops
-    the run gently; `contextlib.aclosing` does it at once instead of when Python finds the time.
+    rates, attempts and jobs in flight. `mode` is how the endpoint is called: queue, run, stream or realtime. Leaving
+    the loop early stops the run gently; `contextlib.aclosing` does it at once instead of when Python finds the time.
 
     Raises `FalbatchError` when the run cannot begin, or ends before its work is done.
     """
     path = Path(state)
-    settings = replace(limits or ExecuteSettings(), with_files=output is not None)
     problem = check_endpoint(endpoint)
     if problem is not None:
         raise UsageError(problem)
+    if mode not in list(Mode):
+        raise UsageError(f"mode must be one of {', '.join(Mode)}, not {mode!r}")
+    settings = replace(limits or ExecuteSettings(), mode=Mode(mode), with_files=output is not None)
     folder = Path(output) if output is not None else path.parent
     make_folder(path.parent)
     make_folder(folder)
@@ -94,7 +108,7 @@ async def map_inputs(
         kind = target_kind_of(sandbox=sandbox)
         store.check(name=endpoint, target=kind)
         with translated(path):
-            await anyio.to_thread.run_sync(stage.fill, store.connection, _items(endpoint, inputs))
+            await anyio.to_thread.run_sync(_fill, store.connection, _items(endpoint, settings.mode, inputs))
         store.begin(name=endpoint, target=kind, manifest="", at=at)
         ended = {State.DONE, State.FAILED, State.CANCELLED}
         if output is None:
@@ -106,6 +120,7 @@ async def map_inputs(
             return
         origin = stack.enter_context(sandbox_process(folder / SANDBOX_DATA)) if sandbox else None
         target = connect.find_target(key_file=key_file, origin=origin)
+        connect.check_mode(target, settings.mode)
         async with contextlib.aclosing(_finishing(store, target, folder, settings, endpoint)) as finishing:
             async for job_id in finishing:
                 outcome = _outcome(store, job_id, folder)
@@ -116,13 +131,27 @@ async def map_inputs(
             yield _outcome(store, job_id, folder)
 
 
-def _items(endpoint: str, inputs: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
+def _fill(connection: sqlite3.Connection, items: Iterator[Item]) -> None:
+    """Stage the inputs with the contents of their files. Raises `UsageError` with every file that cannot be used."""
+    log = ProblemLog()
+
+    def wrong(item: Item, file: FileInput | None, fault: Fault) -> None:
+        where = item.origin + (dotted(("", *file.place)) if file else "")
+        what = f"{shown(file.path)}: {fault.what}" if file else fault.what
+        log.add(Problem(where, 0, 0, what, fault.hint), cause=(file.path, fault.what) if file else None)
+
+    stage.fill(connection, with_contents(connection, items, base=os.getcwd(), wrong=wrong))  # noqa: PTH109
+    log.raise_if_any()
+
+
+def _items(endpoint: str, mode: Mode, inputs: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
     for index, given in enumerate(inputs):
         try:
-            values = to_json(given)
+            values = to_json(from_python(given))
         except ValueError as error:
-            raise UsageError(f"inputs[{index}]: {error}") from None
-        yield Item(index, endpoint, Mode.QUEUE, values, None, "", f"inputs[{index}]")
+            advice = "Give a file by its path, Path('a.png') or {'file': 'a.png'}; write bytes and pictures to disk."
+            raise UsageError(f"inputs[{index}]: {error}", advice=advice) from None
+        yield Item(index, endpoint, mode, values, None, "", f"inputs[{index}]")
 
 
 async def _finishing(
@@ -139,12 +168,13 @@ async def _finishing(
     async with (
         connect.open_fal(target, connect.submit_options(None)) as fal,
         connect.open_output(target, folder, downloads=settings.downloads) as files,
+        open_storage(target, settings) as storage,
     ):
         clock = SystemClock()
         is_needed = settings.max_cost_nano is not None
         prices = await find_prices(store, fal.platform, [endpoint], budget=None, is_needed=is_needed, at=clock.unix_s())
         spending = open_spending(store, prices, settings.max_cost_nano)
-        deps = Deps(store, fal.queue, fal.platform, files, clock, hear, spending)
+        deps = Deps(store, fal.queue, fal.platform, files, clock, hear, spending, fal.direct, storage)
         execution = Execution(deps, settings, Stop())
         # A plain task: a task group must be left by the task that entered it, and nobody knows which task will close
         # a generator that its caller walked away from.
@@ -155,7 +185,9 @@ async def _finishing(
                     yield job_id
         finally:
             execution.stop("the caller left")
-            await work
+            # Where the caller was cancelled, waiting would hand each cancellation on to the run, again and again.
+            with anyio.CancelScope(shield=True):
+                await work
     if execution.ended_by is not None:
         raise execution.ended_by
 

@@ -64,6 +64,8 @@ def _perform(options: argparse.Namespace, selection: planning.Selection, retry: 
         resubmit_unknown=options.resubmit_unknown,
         max_cost=options.max_cost,
         reconcile_s=options.reconcile_s,
+        webhook_listen=options.webhook_listen,
+        webhook_url=options.webhook_url,
         watch_signals=True,
     )
     with _Display(is_json=options.json) as display:
@@ -195,6 +197,7 @@ def do_cancel(options: argparse.Namespace) -> int:
                 "too_late": report.too_late,
                 "unknown": report.unknown,
                 "refused": [{"name": name, "why": why} for name, why in report.refused],
+                "mode": report.mode.value,
             }
         )
     else:
@@ -203,6 +206,8 @@ def do_cancel(options: argparse.Namespace) -> int:
 
 
 def _cancel_lines(report: batch.CancelReport) -> Iterator[str]:
+    if report.mode.is_direct:
+        yield f"mode {report.mode.value}: direct calls cannot be cancelled; a stopped run waits for their answers"
     if report.asked == 0:
         yield "nothing of this batch is at fal"
         return

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 ISSUES: Final = "This is a bug in falbatch. What is on disk is safe; please report the lines above."
 
 
-SHOWS_ONLY: Final = frozenset({"plan", "status", "export"})
+SHOWS_ONLY: Final = frozenset({"plan", "status", "export", "models", "schema"})
 """Commands that do nothing but write: when nobody reads any more they are done, and have done well."""
+
+WINDOWS: Final = frozenset({"call", "upload", "models", "schema"})
+"""Commands that know nothing of batches."""
 
 GONE: Final = frozenset({errno.EPIPE, errno.EIO})
 """The pipe's reader has closed it; the terminal was closed."""
@@ -47,6 +50,10 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def _handler(command: str) -> Callable[[argparse.Namespace], int]:
     """Commands import what they need when they run: `--help` stays fast."""
+    if command in WINDOWS:
+        from falbatch.cli import windows
+
+        return windows.HANDLERS[command]
     from falbatch.cli import commands
 
     return commands.HANDLERS[command]

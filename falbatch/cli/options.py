@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from falbatch.cli.window_options import add_windows
+
 EXIT_CODES: Final = {
     0: "all done",
     1: "a bug in falbatch",
@@ -35,8 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"falbatch {version('falbatch')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_run, _plan, _status, _retry, _reconcile, _cancel, _export, _sandbox):
+    for add in (_run, _plan, _status, _retry, _reconcile, _cancel, _export):
         add(commands)
+    add_windows(commands, _command, _positive)
+    _sandbox(commands)
     return parser
 
 
@@ -96,6 +100,12 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
         "--max-cost", metavar="USD", type=_dollars, help="submit nothing that would bring the batch above this cost"
     )
     _wait(parser, "--reconcile-wait")
+    parser.add_argument(
+        "--webhook-listen", metavar="HOST:PORT", help="listen here for fal's webhooks instead of asking about each job"
+    )
+    parser.add_argument(
+        "--webhook-url", metavar="URL", help="what fal calls to get there: the https URL of a tunnel or proxy"
+    )
 
 
 def _wait(parser: argparse.ArgumentParser, flag: str) -> None:

@@ -14,9 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from falbatch.core.plan import Plan, PlannedJob
-    from falbatch.core.report import BatchStatus, FailureGroup, Report
+    from falbatch.core.report import BatchStatus, FailureGroup, Report, RunTally
 
 UNKNOWN_SHOWN = 10
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes, as file managers show it."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
@@ -25,6 +33,9 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     for action in Action:
         if count := plan.actions[action]:
             yield f"  {action.value:<9} {count:>9,}"
+    if files := plan.files:
+        there = f", {files.there:,} are at fal already" if files.there else ""
+        yield f"files of inputs: {files.upload:,} to upload ({in_bytes(files.upload_bytes)}){there}"
     yield "reasons:"
     for reason, count in sorted(plan.reasons.items(), key=lambda pair: -pair[1]):
         yield f"  {count:>9,}  {reason}"
@@ -77,6 +88,8 @@ def status_lines(status: BatchStatus) -> Iterator[str]:
             yield f"  {state.value:<10} {count:>9,}"
     if status.orphaned:
         yield f"  {'orphaned':<10} {status.orphaned:>9,}  (no longer in the manifest)"
+    if status.mode.is_direct:
+        yield f"mode: {status.mode.value}"
     yield f"requests accepted by fal: {status.executions:,}; billable units reported: {status.billable_units:g}"
     yield from _money_lines(status)
     yield from _trouble_lines(status)
@@ -105,8 +118,7 @@ def report_lines(report: Report) -> Iterator[str]:
         )
         yield f"  {status.count(State.DONE):,} of {status.total:,} done{', ' + others if others else ''}"
         yield from _money_lines(status)
-        if tally.found:
-            yield f"  {tally.found:,} submits without an answer were found in fal's request list, and adopted"
+        yield from _tally_lines(tally)
     yield from _trouble_lines(status)
     if tally.reconcile_trouble and status.unknown:
         yield f"  fal's request list could not be read: {tally.reconcile_trouble}"
@@ -117,6 +129,20 @@ def report_lines(report: Report) -> Iterator[str]:
     if report.advice:
         yield f"  try: {report.advice}"
     yield f"files: {report.output_dir}"
+
+
+def _tally_lines(tally: RunTally) -> Iterator[str]:
+    if tally.uploads:
+        yield f"  {tally.uploads:,} files of inputs uploaded ({in_bytes(tally.uploaded_bytes)})"
+    if tally.callbacks or tally.callbacks_refused:
+        yield (
+            f"  {tally.callbacks:,} webhooks came, {tally.callbacks_repeated:,} more were repeats,"
+            f" {tally.callbacks_refused:,} calls were refused"
+        )
+    if tally.found_by_callback:
+        yield f"  {tally.found_by_callback:,} submits without an answer were named by webhooks, and adopted"
+    if tally.found:
+        yield f"  {tally.found:,} submits without an answer were found in fal's request list, and adopted"
 
 
 def _trouble_lines(status: BatchStatus) -> Iterator[str]:

@@ -25,6 +25,8 @@ class SubmitStarted:
     at: float
     reserved: int = 0
     """Nano-dollars that the job is expected to cost; 0 where no price is known."""
+    sent_sha256: bytes | None = None
+    """SHA-256 of the canonical JSON that leaves; None where it is the job's input as it stands."""
     event: Event = Event.SUBMIT_STARTED
 
 
@@ -99,6 +101,8 @@ class ResultStored:
     inference_s: float | None = None
     cost: int | None = None
     """Nano-dollars; None where no price is known."""
+    events: bytes | None = None
+    """All events of a stream as JSON lines."""
     event: Event = Event.RESULT_STORED
 
 
@@ -157,6 +161,34 @@ class Stuck:
     failure: Failure
 
 
+@dataclass(frozen=True, slots=True)
+class UploadStored:
+    """A file of an input is at fal: stored before its URL is sent anywhere. Moves no state."""
+
+    job_id: int
+    """The job that it was uploaded for first."""
+    at: float
+    sha256: bytes
+    content_type: str
+    """As asked for in the input, "" where it was not."""
+    terms: str
+    """`UploadTerms.text`."""
+    url: str
+    size_bytes: int
+    expires_at: float | None
+    """Unix seconds; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputFailed:
+    """A file of the input cannot be sent: nothing was submitted."""
+
+    job_id: int
+    at: float
+    failure: Failure
+    event: Event = Event.INPUT_FAILED
+
+
 Change = (
     SubmitStarted
     | SubmitNotAccepted
@@ -169,4 +201,6 @@ Change = (
     | FilesGone
     | FileSkipped
     | Stuck
+    | UploadStored
+    | InputFailed
 )

@@ -60,6 +60,27 @@ class SubmitVerdict(Enum):
     """It may have been accepted: never repeated by itself."""
 
 
+class DirectVerdict(Enum):
+    """What an unsuccessful direct call (run, stream, realtime) means."""
+
+    UNREACHED = auto()
+    """Nothing was sent: the job is as before."""
+    REFUSED = auto()
+    """fal said "not now" (429): the job is as before, everybody slows down."""
+    ACCOUNT = auto()
+    """fal takes nothing from this account: the job is as before, submitting stops."""
+    REJECTED = auto()
+    """fal will never take this job as it is, and did not run it."""
+    WORTH_ANOTHER = auto()
+    """It ran, and failed in a way that fal itself calls worth another attempt."""
+    FAILED = auto()
+    """It ran, and failed for good."""
+    CANCELLED = auto()
+    """Somebody cancelled it at fal."""
+    UNKNOWN = auto()
+    """It may have run and been charged: never repeated by itself."""
+
+
 class ResultVerdict(Enum):
     """What an unsuccessful read of a COMPLETED request's result means."""
 
@@ -104,6 +125,45 @@ def submit_verdict(error: WireError) -> SubmitVerdict:
             return SubmitVerdict.REJECTED
         case _:
             return SubmitVerdict.UNKNOWN
+
+
+def direct_verdict(error: WireError) -> DirectVerdict:
+    """The meaning of a failed direct call, by fal-protocol §13.1 "direct run POST".
+
+    The answer comes on the call's own connection, so what a gateway says in fal's place tells nothing of the job; with
+    the request's id it is the job's own outcome.
+    """
+    match error:
+        case TransportError(sent=False):
+            return DirectVerdict.UNREACHED
+        case HttpError(status=429) if error.billable_units:
+            # The app's own word, after work that was billed: one more call is one more attempt.
+            return DirectVerdict.WORTH_ANOTHER if error.retryable else DirectVerdict.FAILED
+        case HttpError(status=429):
+            return DirectVerdict.REFUSED
+        case HttpError() if error.status in ACCOUNT_STATUSES and not (error.error_type or error.request_id):
+            return DirectVerdict.ACCOUNT
+        case HttpError() if error.from_fal and error.error_type in CANCELLED_TYPES:
+            return DirectVerdict.CANCELLED
+        case HttpError() if error.status in {408, 499}:
+            return DirectVerdict.UNKNOWN
+        case HttpError() if error.status >= 500:
+            return _direct_trouble(error)
+        case HttpError() if error.status >= 400 and (error.request_id or (error.from_fal and error.status == 422)):
+            return DirectVerdict.FAILED  # it reached the app: a 422 may be billed (§9.3)
+        case HttpError() if error.status >= 400 or error.status in REDIRECT_STATUSES:
+            return DirectVerdict.REJECTED
+        case _:
+            return DirectVerdict.UNKNOWN
+
+
+def _direct_trouble(error: HttpError) -> DirectVerdict:
+    """A 5xx: the job's own only with its request's id or fal's type word (§8.1), and repeated only where fal's header
+    says so."""
+    if not (error.request_id or (error.from_fal and error.error_type)):
+        return DirectVerdict.UNKNOWN
+    is_ours = error.status == 504 and error.timeout_type == TIMEOUT_TYPE_OURS
+    return DirectVerdict.WORTH_ANOTHER if error.retryable and not is_ours else DirectVerdict.FAILED
 
 
 def result_verdict(error: WireError) -> ResultVerdict:

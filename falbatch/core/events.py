@@ -25,7 +25,8 @@ class JobSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class JobMoved:
-    """fal said where a request is: `IN_QUEUE` or `IN_PROGRESS`. Progress is not monotonic."""
+    """fal said where a request is: `IN_QUEUE` or `IN_PROGRESS`; or it is `AWAITED`, since fal will call; or we are
+    `UPLOADING` or `DOWNLOADING` a file of it. Progress is not monotonic."""
 
     name: str
     request_id: str
@@ -72,6 +73,14 @@ class JobEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class FileUploaded:
+    """A file of an input is at fal."""
+
+    url: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Polled:
     """One status call was made."""
 
@@ -90,6 +99,22 @@ class Reconciled:
     """Why the list could not be read, "" when it could."""
     jobs: frozenset[int] = frozenset()
     """The jobs that go on with what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundByCallback:
+    """fal called about a submit that had got no answer, and so named its request."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallbacksCounted:
+    """The listener for fal's calls has closed: how many came, were repeats, were refused."""
+
+    came: int
+    repeated: int
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +138,11 @@ RunEvent = (
     | JobTriedAgain
     | ResultCame
     | JobEnded
+    | FileUploaded
     | Polled
     | Reconciled
+    | FoundByCallback
+    | CallbacksCounted
     | Notice
     | RunStopping
 )
@@ -136,11 +164,23 @@ class Counter:
     status_calls: int = 0
     in_queue: int = 0
     running: int = 0
+    awaited: int = 0
+    """Requests at fal about which it will call."""
     downloading: int = 0
+    uploading: int = 0
+    uploads: int = 0
+    """Files of inputs that were uploaded."""
+    uploaded_bytes: int = 0
     found: int = 0
     """Submits without an answer whose requests were found."""
     trouble: str = ""
     """Why fal's request list could not be read at the latest look."""
+    found_by_callback: int = 0
+    """Submits without an answer whose requests fal's calls named."""
+    callbacks: int = 0
+    """Calls of fal's that were taken."""
+    callbacks_repeated: int = 0
+    callbacks_refused: int = 0
     _lost: set[int] = field(default_factory=set, compare=False)
     """Jobs that became unknown in this run and were not found yet."""
 
@@ -151,32 +191,54 @@ class Counter:
             case Polled():
                 self.status_calls += 1
             case JobMoved(before=before, phase=phase):
-                self._leave(before)
-                self.in_queue += phase == "IN_QUEUE"
-                self.running += phase == "IN_PROGRESS"
-                self.downloading += phase == "DOWNLOADING"
+                self._count(before, -1)
+                self._count(phase, 1)
+            case FileUploaded(size_bytes=size):
+                self.uploads += 1
+                self.uploaded_bytes += size
             case SubmitPaused(refused=True):
                 self.refusals += 1
             case JobTriedAgain():
                 self.further_attempts += 1
             case Reconciled(found=found, trouble=trouble, jobs=jobs):
                 self.found += found
-                self.ended[State.UNKNOWN] = self.ended.get(State.UNKNOWN, 0) - len(self._lost & jobs)
-                self._lost -= jobs
+                self._know_again(jobs)
                 self.trouble = trouble
-            case JobEnded(state=State.SUBMITTED | State.COMPLETED):
-                self.stuck += 1
             case JobEnded(state=state, job_id=job_id):
-                if state is State.UNKNOWN:
-                    self._lost.add(job_id)
-                self.ended[state] = self.ended.get(state, 0) + 1
+                self._end(job_id, state)
+            case _:
+                self._count_callbacks(event)
+
+    def _count_callbacks(self, event: RunEvent) -> None:
+        match event:
+            case FoundByCallback(job_id=job_id):
+                self.found_by_callback += 1
+                self._know_again(frozenset([job_id]))
+            case CallbacksCounted(came=came, repeated=repeated, refused=refused):
+                self.callbacks += came
+                self.callbacks_repeated += repeated
+                self.callbacks_refused += refused
             case _:
                 pass
 
-    def _leave(self, phase: str) -> None:
-        self.in_queue -= phase == "IN_QUEUE"
-        self.running -= phase == "IN_PROGRESS"
-        self.downloading -= phase == "DOWNLOADING"
+    def _know_again(self, jobs: frozenset[int]) -> None:
+        self.ended[State.UNKNOWN] = self.ended.get(State.UNKNOWN, 0) - len(self._lost & jobs)
+        self._lost -= jobs
+
+    def _count(self, phase: str, change: int) -> None:
+        self.in_queue += change * (phase == "IN_QUEUE")
+        self.running += change * (phase == "IN_PROGRESS")
+        self.awaited += change * (phase == "AWAITED")
+        self.downloading += change * (phase == "DOWNLOADING")
+        self.uploading += change * (phase == "UPLOADING")
+
+    def _end(self, job_id: int, state: State) -> None:
+        if state in {State.SUBMITTED, State.COMPLETED, State.PLANNED}:
+            self.stuck += 1
+            return
+        if state is State.UNKNOWN:
+            self._lost.add(job_id)
+        self.ended[state] = self.ended.get(state, 0) + 1
 
     @property
     def done(self) -> int:
@@ -198,7 +260,13 @@ class Counter:
             refusals=self.refusals,
             status_calls=self.status_calls,
             found=self.found,
+            uploads=self.uploads,
+            uploaded_bytes=self.uploaded_bytes,
             reconcile_trouble=self.trouble,
+            found_by_callback=self.found_by_callback,
+            callbacks=self.callbacks,
+            callbacks_repeated=self.callbacks_repeated,
+            callbacks_refused=self.callbacks_refused,
             seconds=round(seconds, 3),
             stopped_by=stopped_by,
         )

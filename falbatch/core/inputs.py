@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from falbatch.core.faults import OMIT, Fault, TemplateError
+from falbatch.core.fileinputs import is_file_input, rendered
 from falbatch.core.template import Template, is_template
 from falbatch.core.yamltext import Path
 
@@ -62,6 +63,27 @@ class _List:
         return [value for value in made if value is not OMIT]
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """`{file: path}`: what it holds is not known here."""
+
+    path: Path
+    written: dict[str, Any]
+    template: Template | None
+    """Of its path, None for a constant one."""
+
+    def render(self, context: dict[str, Any], faults: Faults) -> Any:
+        place = (*self.path, "file")
+        try:
+            name = self.template.render(context) if self.template else self.written["file"]
+            return rendered(name, self.written, place)
+        except TemplateError as error:
+            faults.append((place, error.fault))
+        except ValueError as error:
+            faults.append((place, Fault(str(error), "leave it out with {{ … or omit }}")))
+        return None
+
+
 class InputTemplate:
     """Renders inputs. Parts without templates are shared between them: treat inputs as unchangeable."""
 
@@ -95,6 +117,9 @@ def _compile(value: Any, path: Path) -> _Node | None:
     match value:
         case str() if is_template(value):
             return Leaf(path, Template(value))
+        case dict() if is_file_input(value):
+            written = value["file"]
+            return _File(path, value, Template(written) if is_template(written) else None)
         case dict():
             found = tuple((key, node) for key, entry in value.items() if (node := _compile(entry, (*path, key))))
             constants = {**value, **dict.fromkeys(key for key, _ in found)}

@@ -7,17 +7,20 @@ from collections.abc import Mapping
 from datetime import date, datetime, time
 from typing import Any, Final
 
+from falbatch.core.fileinputs import FileInput
+
 MAX_TEXT: Final = 1_000_000
 """Characters of one text: far more than any prompt; files belong behind a URL."""
 _MAX_DEPTH: Final = 64
 
 
 def to_json(value: Any, depth: int = 0) -> Any:
-    """`value` with JSON types only: tuples become lists, dates ISO text. Raises ValueError saying what cannot."""
+    """`value` with JSON types only, and the files of an input as they are: tuples become lists, dates ISO text. Raises
+    ValueError saying what cannot."""
     kind = type(value)
     if kind is str:
         return _text(value)
-    if kind is int or kind is bool or value is None:
+    if kind is int or kind is bool or value is None or kind is FileInput:
         return value
     if isinstance(value, float):
         if math.isfinite(value):

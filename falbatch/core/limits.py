@@ -1,11 +1,11 @@
-"""The manifest's settings for how a batch runs: output, limits, retry, budget. Each bound with its reason."""
+"""The manifest's settings for how a batch runs: output, limits, uploads, retry, budget. Each bound with its reason."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -58,11 +58,32 @@ class LimitsSpec(Section):
     """Jobs handed to fal per second, at most."""
     polls_per_s: _Rate = 50
     """Questions "is it done?" per second, over all jobs, at most."""
+    connections: Annotated[
+        # Each may hold a runner at fal: more than fal's largest self-service cap (40) are never served together.
+        int | None, Field(ge=1, le=64), Expected("a whole number from 1 to 64")
+    ] = None
+    """Realtime connections at the same time, one job each; None: 4. For `mode: realtime` only."""
     downloads: Annotated[
         # Each holds a connection, a file handle and a buffer; the usual limit is 1024 handles.
         int, Field(ge=1, le=1000), Expected("a whole number from 1 to 1000")
     ] = 16
     """Files downloaded at the same time."""
+    uploads: Annotated[
+        # As for downloads; and one of them may be read from disk in parts.
+        int, Field(ge=1, le=100), Expected("a whole number from 1 to 100")
+    ] = 8
+    """Files of inputs uploaded at the same time."""
+
+
+class UploadsSpec(Section):
+    """How files of inputs are kept at fal."""
+
+    expires_in: Annotated[
+        # A job may wait in the queue for minutes: shorter lives than an hour are a trap.
+        Literal["never", "1h", "1d", "7d", "30d", "1y"] | Annotated[int, Field(ge=3600, le=366 * 86400)] | None,
+        Expected("never, 1h, 1d, 7d, 30d, 1y, or a whole number of seconds from 3600"),
+    ] = None
+    """How long fal keeps them; None leaves it to the account's setting."""
 
 
 class RetrySpec(Section):

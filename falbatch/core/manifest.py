@@ -12,11 +12,12 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core import template
-from falbatch.core.limits import BudgetSpec, LimitsSpec, OutputSpec, RetrySpec
+from falbatch.core.fileinputs import FILE_KEY, check_file_input, is_file_input
+from falbatch.core.limits import BudgetSpec, LimitsSpec, OutputSpec, RetrySpec, UploadsSpec
 from falbatch.core.matrix import Matrix, parse_matrix, parse_zip
-from falbatch.core.model import Mode
+from falbatch.core.modes import parse_mode
 from falbatch.core.naming import NameProblem, safe_name
-from falbatch.core.problems import nearest, shown
+from falbatch.core.problems import shown
 from falbatch.core.request import RequestSpec
 from falbatch.core.rows import RowsSpec, holds_template, parse_rows
 from falbatch.core.schema import Checker, dotted
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from falbatch.core.faults import Fault
+    from falbatch.core.model import Mode
 
 VERSION: Final = 1
 """The manifest version that this program reads."""
@@ -37,10 +39,9 @@ RESERVED: Final = frozenset({"row", "vars", "index", "replica", "omit", "range",
 
 _KEYS: Final = frozenset(
     {"version", "name", "endpoint", "mode", "vars", "rows", "matrix", "zip", "repeat", "input", "output"}
-    | {"limits", "retry", "budget", "request"}
+    | {"limits", "retry", "budget", "request", "uploads"}
 )
 _LATER: Final = {"steps": "use one manifest for each endpoint"}
-_LATER_MODES: Final = frozenset({"run", "stream", "realtime"})
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _JINJA_WORDS: Final = frozenset(
     {"and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None"}
@@ -75,6 +76,7 @@ class Manifest:
     retry: RetrySpec
     budget: BudgetSpec
     request: RequestSpec
+    uploads: UploadsSpec
     marks: Marks = field(repr=False, compare=False)
     """Where everything stands."""
 
@@ -111,7 +113,7 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
         version=_version(check),
         name=name,
         endpoint=_endpoint(check),
-        mode=_mode(check),
+        mode=parse_mode(check),
         vars=_vars(check),
         rows=parse_rows(check),
         matrix=parse_matrix(check),
@@ -123,6 +125,7 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
         retry=check.section("retry", RetrySpec),
         budget=check.section("budget", BudgetSpec),
         request=check.section("request", RequestSpec),
+        uploads=check.section("uploads", UploadsSpec),
         marks=marks,
     )
     _check_names(check, manifest)
@@ -172,16 +175,6 @@ def _endpoint(check: Checker) -> str:
     return ""
 
 
-def _mode(check: Checker) -> Mode:
-    word = check.data.get("mode", Mode.QUEUE)
-    if isinstance(word, str) and word in _LATER_MODES:
-        check.wrong(("mode",), f"mode: {word} is not supported by this version yet", "use mode: queue")
-    elif word not in list(Mode):
-        hint = nearest(str(word), [*Mode, *_LATER_MODES])
-        check.wrong(("mode",), f"mode must be queue, not {shown(word)}", hint)
-    return Mode.QUEUE
-
-
 def _vars(check: Checker) -> dict[str, Any]:
     data = check.data.get("vars")
     return {} if data is None else check.mapping(("vars",), data, "a mapping of names to values") or {}
@@ -204,10 +197,12 @@ def _input(check: Checker) -> dict[str, Any]:
         return {}
     data = check.mapping(path, check.data["input"], "a mapping of the endpoint's input")
     for inner, value in _walk(data or {}, path):
-        if isinstance(value, dict) and len(value) == 1:
-            if "file" in value:
-                hint = "upload the file yourself and give its URL"
-                check.wrong(inner, f"{dotted(inner)}: {{file: …}} is not supported by this version yet", hint)
+        if isinstance(value, dict):
+            if is_file_input(value):
+                for key, fault in check_file_input(value):
+                    check.wrong((*inner, key), f"{dotted(inner)}: {fault.what}", fault.hint)
+            elif FILE_KEY in value:
+                check.wrong_key((*inner, FILE_KEY), f'"{FILE_KEY}" is falbatch\'s own mark', "write {file: path}")
             elif value == {"derive": True}:
                 hint = 'give a number, or "{{ seed }}" with a matrix'
                 check.wrong(inner, f"{dotted(inner)}: {{derive: true}} is not supported by this version yet", hint)

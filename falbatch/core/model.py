@@ -20,9 +20,21 @@ JsonObject = dict[str, Any]
 
 
 class Mode(StrEnum):
-    """How an endpoint is called. Only the queue for now; a batch needs nothing else to be safe."""
+    """How an endpoint is called (fal-protocol §3 and §5). The value is what a manifest says."""
 
     QUEUE = "queue"
+    """Submitted, waited for, its result read: survives anything on our side."""
+    RUN = "run"
+    """One call that answers with the result."""
+    STREAM = "stream"
+    """One call that answers with events; the last one is the result."""
+    REALTIME = "realtime"
+    """One message over a WebSocket that is kept open, and its answer."""
+
+    @property
+    def is_direct(self) -> bool:
+        """True where the answer comes on the call's own connection: a lost answer cannot be asked for again."""
+        return self is not Mode.QUEUE
 
 
 @dataclass(frozen=True, slots=True)

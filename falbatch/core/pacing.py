@@ -12,6 +12,13 @@ AUTO_CEILING: Final = 1000
 """The largest window in `auto`. fal's queue holds what is above its cap for free (§9.1), so a larger window
 gains nothing but makes cancelling dearer."""
 
+DIRECT_AT_ONCE: Final = 256
+"""Direct calls at a time, at most: each holds a connection of its own until its answer, and a process commonly may hold
+1024; fal's own caps are far below (§9.1)."""
+
+CONNECTIONS: Final = 4
+"""Realtime connections where nobody names a number: each may hold a runner of its own at fal."""
+
 CUT: Final = 0.5
 """What an episode of 429s leaves of the window, as in TCP."""
 
@@ -33,9 +40,9 @@ class Window:
         return cls(size=size, ceiling=size, fixed=True, slow_start=False)
 
     @classmethod
-    def auto(cls) -> Window:
-        """A window that finds its size."""
-        return cls(size=SLOW_START_SIZE, ceiling=AUTO_CEILING)
+    def auto(cls, ceiling: int = AUTO_CEILING) -> Window:
+        """A window that finds its size, up to `ceiling`."""
+        return cls(size=min(SLOW_START_SIZE, ceiling), ceiling=ceiling)
 
     @property
     def room(self) -> int:

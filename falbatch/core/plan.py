@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -107,6 +107,16 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedFiles:
+    """The files that a plan's submits need, each content once."""
+
+    upload: int
+    upload_bytes: int
+    there: int
+    """Files that are at fal already."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a run would do, before anything is submitted."""
 
@@ -130,6 +140,8 @@ class Plan:
     """Jobs that are submitted again although they may have run: each may be charged a second time."""
     at_risk: int = 0
     """What those second charges may come to, in nano-dollars; 0 where no price is known."""
+    files: PlannedFiles | None = None
+    """None when the submits need none."""
 
     def as_json(self) -> dict[str, Any]:
         """The plan's summary as one JSON object with stable field names."""
@@ -142,6 +154,7 @@ class Plan:
             "changes": {change.value: count for change, count in self.changes.items()},
             "orphaned": self.orphans,
             "resubmitted_unknown": self.resubmitted,
+            "files": None if self.files is None else asdict(self.files),
         }
 
 

@@ -6,10 +6,13 @@ fal has no idempotency key, so a lost submit is known again by what it was: its 
 
 from __future__ import annotations
 
+import hashlib
 from bisect import insort
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from falbatch.core.model import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -43,7 +46,7 @@ class LostSubmit:
     attempt: int
     endpoint: str
     input_json: bytes
-    """Canonical JSON, as sent."""
+    """Canonical JSON, as stored."""
     left_at: float
     """Unix seconds by this machine's clock at which the intent was stored."""
     given_up_at: float
@@ -57,6 +60,14 @@ class LostSubmit:
     """A request id that the error itself named, "" for none."""
     is_unknown: bool = True
     """False when its job is to be submitted again, by the user's word, or was."""
+    mode: Mode = Mode.QUEUE
+    sent_sha256: bytes | None = None
+    """SHA-256 of the canonical JSON that left, where that was not `input_json` (an input with files)."""
+
+    @property
+    def sha256(self) -> bytes:
+        """By which it is known again."""
+        return self.sent_sha256 or hashlib.sha256(self.input_json).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,13 @@ class Listed:
     """Canonical JSON; None where fal keeps no payloads: it cannot be matched then."""
     sent_at: float | None
     """Unix seconds by fal's clock."""
+    output: bytes | None = None
+    """What it answered, as JSON; None where fal keeps no payloads, or it failed."""
+
+    @property
+    def sha256(self) -> bytes | None:
+        """By which it is known again; None without its input."""
+        return None if self.input_json is None else hashlib.sha256(self.input_json).digest()
 
 
 def match(lost: Iterable[LostSubmit], listed: Iterable[Listed], known: Collection[str]) -> dict[LostSubmit, Listed]:
@@ -78,14 +96,15 @@ def match(lost: Iterable[LostSubmit], listed: Iterable[Listed], known: Collectio
     """
     requests: defaultdict[bytes, dict[str, Listed]] = defaultdict(dict)
     for request in listed:
-        if request.input_json is not None and request.request_id not in known:
-            requests[request.input_json][request.request_id] = request
+        sha256 = request.sha256
+        if sha256 is not None and request.request_id not in known:
+            requests[sha256][request.request_id] = request
     waiting: defaultdict[bytes, list[LostSubmit]] = defaultdict(list)
     for submit in lost:
-        waiting[submit.input_json].append(submit)
+        waiting[submit.sha256].append(submit)
     matched: dict[LostSubmit, Listed] = {}
-    for input_json, submits in waiting.items():
-        left = requests.get(input_json, {})
+    for sha256, submits in waiting.items():
+        left = requests.get(sha256, {})
         for is_open in (True, False):
             found = _earliest_deadline([one for one in submits if one.is_open is is_open], left.values())
             for request in found.values():

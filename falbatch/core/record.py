@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from falbatch.core.model import JobKey
-    from falbatch.core.state import State
+    from falbatch.core.model import JobKey, Mode
+    from falbatch.core.state import Event, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class OpenJob:
     name: str
     """Safe relative path without extension, POSIX slashes."""
     endpoint: str
+    mode: Mode
     input_json: bytes
     state: State
     attempts: int
@@ -45,6 +47,31 @@ class OpenJob:
     """Nano-dollars reserved for the latest attempt."""
     request: RequestOnRecord | None = None
     """The latest request, where the job is at fal or its result is stored."""
+    body: bytes | None = None
+    """Canonical JSON that leaves in place of the input, while it is being submitted; None: the input does."""
+
+    @property
+    def sent_json(self) -> bytes:
+        """What leaves."""
+        return self.input_json if self.body is None else self.body
+
+    @property
+    def sent_sha256(self) -> bytes | None:
+        """SHA-256 of what leaves; None where that is the input as it stands."""
+        return None if self.body is None else hashlib.sha256(self.body).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOnRecord:
+    """One try to get a job accepted, as it stands now."""
+
+    outcome: Event | None
+    """None while no answer came, or when the program ended before one."""
+    request_id: str | None
+    """The request that it became, None for none that is known."""
+    job_state: State
+    is_latest: bool
+    """False when its job was submitted again since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +80,8 @@ class StoredResult:
 
     body: bytes
     content_type: str
+    events: bytes | None = None
+    """All events of a stream as JSON lines, the result's own last; None for other calls."""
 
 
 @dataclass(frozen=True, slots=True)

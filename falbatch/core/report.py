@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from falbatch.core.model import Mode
 from falbatch.core.money import NANO
 from falbatch.core.state import State
 from falbatch.errors import ExitCode
@@ -20,6 +21,11 @@ ADVICE: Final[Mapping[str, str]] = {
     "file_refused": "`falbatch retry --missing-files` asks for the file again at no charge, once the cause is gone",
     "result_gone": "fal no longer keeps the result; `falbatch retry` runs the job again, at its price",
     "request_timeout": "no runner started in time; raise `request.start_timeout_s` or run again later",
+    "file_changed": "run again: the plan takes the file as it is now, and the old job is dropped",
+    "file_missing": "put the file back, then `falbatch retry`; or take it out of the manifest",
+    "file_too_large": "leave `as: data` out, so that the file is uploaded",
+    "upload_failed": "look at the file; then `falbatch retry`",
+    "bad_input": "the input cannot be sent in this mode; change it, or use `mode: queue`",
     "http_404": "fal does not know this endpoint; check its spelling",
 }
 """What to do about a failure type, where there is more to say than "look at the message"."""
@@ -94,6 +100,8 @@ class BatchStatus:
     stuck: tuple[FailureGroup, ...] = ()
     """Open jobs that an earlier run could not take further, by reason."""
     money: Money = field(default_factory=Money)
+    mode: Mode = Mode.QUEUE
+    """How the manifest's jobs are called."""
 
     @property
     def total(self) -> int:
@@ -123,8 +131,18 @@ class RunTally:
     status_calls: int = 0
     found: int = 0
     """Submits without an answer whose requests were found at fal."""
+    uploads: int = 0
+    """Files of inputs that were uploaded."""
+    uploaded_bytes: int = 0
     reconcile_trouble: str = ""
     """Why fal's request list could not be read, "" when it could or nobody had to."""
+    found_by_callback: int = 0
+    """Submits without an answer whose requests fal's webhooks named."""
+    callbacks: int = 0
+    """Webhooks that were taken."""
+    callbacks_repeated: int = 0
+    callbacks_refused: int = 0
+    """Calls of the listener that were no webhook of fal's for this batch."""
     seconds: float = 0.0
     stopped_by: str = ""
     """Why the run ended before its work did ("" when it did not): SIGINT, a limit, fal unreachable …"""
@@ -159,6 +177,7 @@ def status_json(status: BatchStatus) -> dict[str, Any]:
     """A batch's status as one JSON object: every state is there, also with 0."""
     return {
         "name": status.name,
+        "mode": status.mode.value,
         "total": status.total,
         "states": {state.value: status.counts.get(state, 0) for state in State},
         "orphaned": status.orphaned,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping  # noqa: TC003  (pydantic reads the annotations)
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -18,6 +18,11 @@ _TAG_KEY: Final = re.compile(r"[a-z0-9._-]{1,64}")
 _TAG_VALUE: Final = re.compile(r"[\x20-\x2b\x2d-\x7e]{1,256}")
 _MAX_TAGS: Final = 10
 _MAX_TAGS_BYTES: Final = 1024
+_URL: Final = re.compile(
+    r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:[/?#][\x21-\x7e]*)?",
+    re.IGNORECASE,
+)
+_MAX_URL: Final = 2048
 _MAX_HEADERS: Final = 50
 _MAX_HEADER_BYTES: Final = 4096
 """Bytes of one header value: servers commonly refuse 8 KiB for all headers together."""
@@ -116,10 +121,17 @@ def _check_tags(value: Any) -> Any:
     return value
 
 
+def _check_webhook(value: Any) -> Any:
+    if not _is_text(value):
+        return value
+    found = _URL.fullmatch(value)
+    if found is None or len(value) > _MAX_URL or not 0 < int(found["port"] or 443) < 65536:
+        raise ValueError("not a URL that fal could call: https://, a host, no spaces, nothing but plain ASCII")
+    return value
+
+
 class RequestSpec(Section):
     """What is asked of fal with each submit."""
-
-    later: ClassVar = {"webhook": "remove it; falbatch asks fal for results by itself"}
 
     priority: Annotated[Literal["normal", "low"] | None, Expected("normal or low")] = None
     """Queue priority; None leaves it to fal. Low waits behind every normal request of every caller."""
@@ -152,6 +164,10 @@ class RequestSpec(Section):
     """Whether fal keeps input and output of a request; None leaves it to fal."""
     fallback: Annotated[bool | None, Expected("true or false")] = None
     """Whether fal may run an equivalent model instead; None leaves it to fal."""
+    webhook: Annotated[
+        str | None, BeforeValidator(_check_webhook), Expected("an https URL of at most 2048 plain ASCII characters")
+    ] = None
+    """A URL of the user's own that fal calls when a request has ended; falbatch does not listen there."""
 
     @field_validator("hint")
     @classmethod

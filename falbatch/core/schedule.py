@@ -8,7 +8,7 @@ edge of what was seen, step by a share of the spread, then grow slowly.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 HISTORY: Final = 128
@@ -43,6 +43,26 @@ STEP_MIN_S: Final = 0.02
 STEP_MAX_S: Final = 30.0
 """Longest pause between two questions: a finished result must be fetched long before its window of 6 minutes
 closes (fal-protocol §3.6)."""
+
+NET_LEAST_S: Final = 60.0
+"""First question about a request that fal will call back about, at the earliest: a call comes within a second of the
+end, or (when our listener was not there) with fal's next try."""
+
+NET_DURATIONS: Final = 4.0
+"""The same in usual durations: what takes longer is slow, or its call was lost."""
+
+NET_UNKNOWN_S: Final = 120.0
+"""The same while nothing is known of the endpoint."""
+
+NET_PAUSE_S: Final = 240.0
+"""Most seconds between the end of a request whose call was lost and the question that finds it: a result of more than
+10 KB may be kept for six minutes only (fal-protocol §3.6)."""
+
+GRACE_S: Final = 3.0
+"""How long after a question found a request ended its call may still come before it counts as missed."""
+
+MISSES_MOST: Final = 3
+"""Calls missed in a row, after others had come, from which on none is waited for."""
 
 
 @dataclass(slots=True)
@@ -124,3 +144,42 @@ def next_poll_s(age_s: float, polls: int, edges: tuple[float, float] | None) -> 
         # Long past the late edge, the request is of another kind than those seen: as without history from there.
         wait_s = max(grown_s, (age_s - edges[1]) * COLD_GROWTH)
     return min(STEP_MAX_S, max(STEP_MIN_S, wait_s))
+
+
+def net_poll_s(polls: int, edges: tuple[float, float] | None) -> float:
+    """Seconds to the next question about a request that fal will call back about: from its submit before the first
+    (`polls` is 0), from the latest question after that. The call makes it needless; this is for calls that are lost."""
+    if polls:
+        return NET_PAUSE_S
+    if edges is None:
+        return NET_UNKNOWN_S
+    return max(NET_LEAST_S, min(NET_DURATIONS * edges[1], edges[1] + NET_PAUSE_S))
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Do fal's calls arrive? An address that fal cannot reach must cost seconds, not the safety net's minutes for each
+    request: until the first call came, one request is asked about as without calls, and the first miss tells."""
+
+    is_proven: bool = False
+    """A call came in this run."""
+    misses: int = 0
+    """Requests that were found ended, and no call came, since the latest call."""
+
+    @property
+    def is_open(self) -> bool:
+        """Nothing is known yet."""
+        return not self.is_proven and not self.misses
+
+    @property
+    def is_lost(self) -> bool:
+        """Calls are not waited for: all requests are asked about as without them, until one comes."""
+        return self.misses >= (MISSES_MOST if self.is_proven else 1)
+
+    def came(self) -> Trust:
+        """A call arrived."""
+        return Trust(is_proven=True)
+
+    def missed(self) -> Trust:
+        """A request had ended, and no call came."""
+        return replace(self, misses=self.misses + 1)

@@ -38,6 +38,8 @@ class Event(StrEnum):
     """What happened to a job."""
 
     SUBMIT_STARTED = "submit_started"
+    INPUT_FAILED = "input_failed"
+    """A file of its input cannot be sent: it is gone, or changed, or fal does not take it."""
     REFUSED = "refused"
     """Provably not accepted (429, never sent): it may be submitted again."""
     REJECTED = "rejected"
@@ -62,6 +64,7 @@ class Event(StrEnum):
 
 TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.PLANNED, Event.SUBMIT_STARTED): State.SUBMITTING,
+    (State.PLANNED, Event.INPUT_FAILED): State.FAILED,
     (State.SUBMITTING, Event.REFUSED): State.PLANNED,
     (State.SUBMITTING, Event.REJECTED): State.FAILED,
     (State.SUBMITTING, Event.NO_ANSWER): State.UNKNOWN,
@@ -81,6 +84,9 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.DONE, Event.FILES_WANTED): State.COMPLETED,
     (State.FAILED, Event.FILES_WANTED): State.COMPLETED,
 }
+
+UNSENT: Final = "not_uploaded"
+"""Error type of a planned job whose file did not get through; the next run tries again."""
 
 OPEN_STATES: Final = (State.SUBMITTED, State.COMPLETED, State.PLANNED)
 """The states a run can do something about, the paid ones first."""

@@ -16,6 +16,7 @@ from falbatch.core import changes
 from falbatch.core.artifacts import artifact_path, find_files, part_path
 from falbatch.core.classify import DownloadVerdict, Failure, download_verdict, failure_of
 from falbatch.core.events import JobEnded, Listener
+from falbatch.core.fileinputs import marks_in, without_echoes
 from falbatch.core.identity import input_of
 from falbatch.core.state import State
 from falbatch.engine.repeat import pause_s, repeat
@@ -23,6 +24,8 @@ from falbatch.errors import WireError
 from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from falbatch.core.backoff import BackoffPolicy
     from falbatch.core.record import OpenJob, StoredFile, StoredResult
     from falbatch.engine.ports import Clock, FetchedFile, Files, Store
@@ -46,6 +49,8 @@ class _Wanted:
     body: bytes | None = None
     content_type: str | None = None
     size_bytes: int | None = None
+    extension: str = ""
+    """In place of what its bytes say; "" for that."""
     is_needed: bool = True
     """False: the job is done without it (a bare link beside real files, such as a licence or a web page)."""
 
@@ -79,7 +84,9 @@ class Downloader:
 
         Raises `DiskFull` and `OutputError`: nothing more can be written.
         """
-        wanted = wanted_files(job, result, sidecar=self._sidecar)
+        marks = marks_in(job.input_json)
+        uploaded = [url for mark in marks for url in self._store.urls_of(mark.sha256)]
+        wanted = wanted_files(job, result, sidecar=self._sidecar, uploaded=uploaded)
         on_record = {file.place: file for file in self._store.files_of(job.job_id)}
         try:
             for want in wanted:
@@ -160,7 +167,7 @@ class Downloader:
         key = job.key.hex()[:8]
         for number in count(0):
             apart = "" if number == 0 else key if number == 1 else f"{key}-{number}"
-            path = artifact_path(job.name, want.place, want.of, fetched.extension, apart=apart)
+            path = artifact_path(job.name, want.place, want.of, want.extension or fetched.extension, apart=apart)
             if path.casefold() in beside:
                 continue
             owner = self._owner(path)
@@ -193,9 +200,22 @@ class Downloader:
         return replace(job, state=State.FAILED)
 
 
-def wanted_files(job: OpenJob, result: StoredResult, *, sidecar: bool) -> list[_Wanted]:
-    """The files that a result stands for: those it points at; itself when it is no JSON, or points at none; and the
-    sidecar with the whole result when that is wanted."""
+EVENTS: Final = ".events.jsonl"
+"""Extension of the file with all events of a stream."""
+
+
+def wanted_files(job: OpenJob, result: StoredResult, *, sidecar: bool, uploaded: Collection[str] = ()) -> list[_Wanted]:
+    """The files that a result stands for: those it points at; itself when it is no JSON, or points at none; the
+    sidecar with the whole result when that is wanted; and the events that came before it. `uploaded` are the URLs of
+    the input's own files, which a result may name again."""
+    wanted = _wanted_of_result(job, result, sidecar=sidecar, uploaded=uploaded)
+    if result.events is not None:
+        events = _Wanted(len(wanted), body=result.events, content_type="application/x-ndjson", extension=EVENTS)
+        wanted.append(events)
+    return wanted
+
+
+def _wanted_of_result(job: OpenJob, result: StoredResult, *, sidecar: bool, uploaded: Collection[str]) -> list[_Wanted]:
     output: Any = None
     is_json = _may_be_json(result.content_type)
     if is_json:
@@ -205,7 +225,8 @@ def wanted_files(job: OpenJob, result: StoredResult, *, sidecar: bool) -> list[_
             is_json = False
     if not is_json:
         return [_Wanted(0, body=result.body, content_type=result.content_type)]
-    refs = find_files(output, input_of(job.input_json))
+    given = {"input": input_of(job.input_json), "uploaded": list(uploaded)}
+    refs = without_echoes(find_files(output, given), marks_in(job.input_json))
     has_objects = any(ref.is_object for ref in refs)
     wanted = [
         _Wanted(

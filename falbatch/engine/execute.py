@@ -8,36 +8,40 @@ nothing is left to do, when something closed the gate, or when it is told to sto
 
 from __future__ import annotations
 
-import math
 import sys
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
 
-from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.breaker import OWN_TROUBLE, Streak
 from falbatch.core.classify import Failure
-from falbatch.core.events import JobEnded, JobMoved, Listener, ResultCame, RunEvent, RunStopping
-from falbatch.core.pacing import Rate, RetryBudget, Window
+from falbatch.core.events import JobEnded, JobMoved, Listener, Notice, ResultCame, RunEvent, RunStopping
+from falbatch.core.pacing import Rate, RetryBudget
 from falbatch.core.record import OpenJob, StoredResult
 from falbatch.core.state import State
+from falbatch.engine.attempts import Attempts
+from falbatch.engine.callbacks import Callbacks
+from falbatch.engine.direct import DIRECT_GRACE_S, DirectCaller
 from falbatch.engine.download import Downloader
 from falbatch.engine.gate import GateClosed, SubmitGate
 from falbatch.engine.reach import Reach
 from falbatch.engine.reconcile import Reconciler
 from falbatch.engine.result import ResultReader
-from falbatch.engine.submit import Stop, Submitter
+from falbatch.engine.settings import ExecuteSettings, Scope, window_for
+from falbatch.engine.submit import Submitter
+from falbatch.engine.uploads import InputFiles
 from falbatch.engine.wait import PollScheduler
 from falbatch.errors import FalbatchError, LimitReached
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from falbatch.engine.ports import Clock, Files, Queue, RequestList, Store
+    from falbatch.core.callback import CallbackUrls
+    from falbatch.engine.ports import Clock, Direct, Files, Queue, RequestList, Storage, Store
     from falbatch.engine.spending import Spending
+    from falbatch.engine.stop import Stop
 
 CHUNK: Final = 256
 """Planned jobs read from the state file at a time."""
@@ -45,46 +49,6 @@ CHUNK: Final = 256
 DOWNLOADS_AHEAD: Final = 8
 """Jobs per download slot that may wait for their files before the feeder pauses: bounds memory when the disk or
 the line is slower than fal."""
-
-
-class Scope(Enum):
-    """What a run is to do."""
-
-    ALL = auto()
-    PAID = auto()
-    """Bring home what was paid for; submit nothing."""
-    FILES = auto()
-    """Fetch files of stored results; ask fal nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExecuteSettings:
-    """The limits of a run, from the manifest and the flags."""
-
-    in_flight: int | None = None
-    """Jobs between submit and result; None finds its own."""
-    submits_per_s: float = 50.0
-    polls_per_s: float = 50.0
-    downloads: int = 16
-    """Files fetched at a time."""
-    attempts: int = 4
-    """Requests per job, the first included."""
-    retry_ratio: float = 0.2
-    """Further attempts per submitted job, over the whole run."""
-    backoff: BackoffPolicy = field(default_factory=BackoffPolicy)
-    max_failures: int | None = None
-    """Failed jobs in this run above which nothing more is submitted; None: no limit."""
-    max_equal_failures: int | None = 20
-    """Equal failures in a row on one endpoint after which nothing more is submitted; None: no limit."""
-    max_cost_nano: int | None = None
-    """Nano-dollars that the batch may cost over all its runs; None: no limit."""
-    sidecar: bool = False
-    """Write the whole result beside the files."""
-    scope: Scope = Scope.ALL
-    with_files: bool = True
-    """False leaves results in the state file and fetches nothing."""
-    reconcile_s: float | None = None
-    """How long submits without an answer are looked for, in seconds; None: by how long such jobs take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +62,11 @@ class Deps:
     clock: Clock
     listen: Listener
     spending: Spending
+    direct: Direct
+    storage: Storage | None = None
+    """Where files of inputs go; None for a run that submits nothing."""
+    callbacks: CallbackUrls | None = None
+    """Where fal shall call; None where nobody listens."""
 
 
 class Execution:
@@ -123,22 +92,12 @@ class Execution:
         self._build(deps, settings, stop)
 
     def _build(self, deps: Deps, settings: ExecuteSettings, stop: Stop) -> None:
-        window = Window.auto() if settings.in_flight is None else Window.fixed_at(settings.in_flight)
+        window = window_for(settings)
         budget = RetryBudget(settings.retry_ratio)
         rate = Rate(settings.submits_per_s)
         reach = Reach(deps.clock)
         self._gate = SubmitGate(deps.clock, window=window, rate=rate, backoff=settings.backoff, budget=budget)
         self._gate.is_shut = settings.scope is not Scope.ALL
-        self._submitter = Submitter(
-            store=deps.store,
-            queue=deps.queue,
-            clock=deps.clock,
-            gate=self._gate,
-            spending=deps.spending,
-            reach=reach,
-            stop=stop,
-            listen=self._heard,
-        )
         self._polls = PollScheduler(
             queue=deps.queue,
             clock=deps.clock,
@@ -146,7 +105,9 @@ class Execution:
             rate=Rate(settings.polls_per_s),
             backoff=settings.backoff,
             listen=deps.listen,
+            is_called_back=deps.callbacks is not None,
         )
+        self._build_submits(deps, settings, stop, reach)
         self._results = ResultReader(
             store=deps.store,
             queue=deps.queue,
@@ -177,6 +138,48 @@ class Execution:
             polls=self._polls,
             patience=settings.reconcile_s,
             listen=deps.listen,
+            is_called_back=deps.callbacks is not None,
+        )
+        self._callbacks = Callbacks(deps.store, self._polls, self._reconciler, deps.listen, wake=self._notify)
+
+    def _build_submits(self, deps: Deps, settings: ExecuteSettings, stop: Stop, reach: Reach) -> None:
+        self._inputs = InputFiles(
+            store=deps.store,
+            storage=deps.storage,
+            clock=deps.clock,
+            gate=self._gate,
+            at_once=settings.uploads,
+            listen=self._heard,
+        )
+        attempts = Attempts(
+            store=deps.store,
+            clock=deps.clock,
+            gate=self._gate,
+            spending=deps.spending,
+            reach=reach,
+            stop=stop,
+            files=self._inputs,
+            listen=self._heard,
+        )
+        self._submitter = Submitter(
+            attempts=attempts,
+            store=deps.store,
+            queue=deps.queue,
+            clock=deps.clock,
+            listen=self._heard,
+            callbacks=deps.callbacks,
+        )
+        self._direct = DirectCaller(
+            attempts=attempts,
+            store=deps.store,
+            direct=deps.direct,
+            clock=deps.clock,
+            polls=self._polls,
+            gate=self._gate,
+            spending=deps.spending,
+            backoff=settings.backoff,
+            most_attempts=settings.attempts,
+            listen=self._heard,
         )
 
     @property
@@ -205,10 +208,24 @@ class Execution:
         if self._bug is not None:
             raise self._bug
 
+    def called_back(self, job_id: int, attempt: int, request_id: str, error: str | None) -> None:
+        """fal called about an attempt, and we know that it was fal: `request_id` has ended, with `error` by its word.
+        Returns at once. Raises `StateError`."""
+        self._callbacks.came(job_id, attempt, request_id, error)
+
     def stop(self, reason: str) -> None:
         """Submit nothing more, give calls under way a bounded moment to record their ids, leave the rest."""
+        is_first = not self._stop.reason
         self._stop.now(reason)
         self._deps.listen(RunStopping(reason))
+        calls = self._stop.waits_for(DIRECT_GRACE_S)
+        if is_first and calls:
+            self._deps.listen(
+                Notice(
+                    f"{calls:,} direct calls are under way and paid for: waiting for their answers,"
+                    f" {DIRECT_GRACE_S:.0f} s at most. A second signal leaves them; their jobs are unknown then"
+                )
+            )
         self._work.cancel()
 
     def _halt(self, error: FalbatchError) -> None:
@@ -251,6 +268,7 @@ class Execution:
         """Look for submits without an answer until all jobs have ended and nothing more can be hoped for."""
         try:
             while True:
+                self._go_on_with(group, await self._callbacks.adopt())
                 wait_s = self._reconciler.wait_s()
                 if wait_s is None and self._is_fed and not self._alive:
                     if not self._reconciler.has_a_last_look():
@@ -259,11 +277,15 @@ class Execution:
                     with anyio.move_on_after(wait_s):
                         await self._changed.wait()
                     continue
-                for job in await self._reconciler.look():
-                    self._gate.take_slot()
-                    self._begin(group, job)
+                self._go_on_with(group, await self._reconciler.look())
         except FalbatchError as error:
             self._halt(error)
+
+    def _go_on_with(self, group: TaskGroup, found: list[OpenJob]) -> None:
+        for job in found:
+            if job.state is not State.COMPLETED:
+                self._gate.take_slot()
+            self._begin(group, job)
 
     def _notify(self) -> None:
         self._changed.set()
@@ -303,7 +325,15 @@ class Execution:
         is_ours = job.state is not State.SUBMITTED
         while True:
             if job.state is State.PLANNED:
+                job = await self._inputs.ready(job)
+            if job.state is State.PLANNED and job.mode.is_direct:
+                job, stored = await self._direct.call(job)
+                if job.state is State.PLANNED:
+                    continue
+                return job, stored
+            if job.state is State.PLANNED:
                 job = await self._submitter.submit(job)
+                self._callbacks.settled(job)
             if job.state is not State.SUBMITTED or job.request is None:
                 return job, None
             job, result = await self._results.bring(job, job.request, is_ours=is_ours)
@@ -367,10 +397,3 @@ class Execution:
                     " sets how many are too many.",
                 )
             )
-
-
-def failure_limit(count: int | None, share: float | None, total: int) -> int | None:
-    """`budget.max_failures` in jobs: a count as it is, a share of all `total` jobs of the manifest rounded down."""
-    if count is not None:
-        return count
-    return None if share is None else math.floor(round(share * total, 6))

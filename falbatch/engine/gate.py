@@ -6,6 +6,7 @@ change, and is touched on the event loop only.
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,6 +15,9 @@ from falbatch.core.backoff import BackoffPolicy, delay_s
 from falbatch.core.pacing import CoolDown, Rate, RetryBudget, Window
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from falbatch.core.record import OpenJob
     from falbatch.engine.ports import Clock
     from falbatch.errors import FalbatchError
 
@@ -35,6 +39,8 @@ class SubmitGate:
         self.budget = budget
         self.cool_down = CoolDown()
         self.in_flight = 0
+        self._calls = 0
+        """Direct calls under way."""
         self.closed_by: FalbatchError | None = None
         """Why nothing is submitted any more; polling and downloads go on."""
         self.is_shut = False
@@ -63,6 +69,21 @@ class SubmitGate:
         """A job left the window."""
         self.in_flight -= 1
         self._notify()
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[None]:
+        """Wait for room for one direct call, and keep it until the call has ended. A window that was cut counts at
+        once, also for jobs that have their slots already: they would all be refused again together."""
+        while not self.is_closed and self._calls >= self.window.room:
+            await self._changed.wait()
+        if self.is_closed:
+            raise GateClosed
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            self._notify()
 
     async def turn(self) -> None:
         """Wait until one submit may leave. Raises `GateClosed`."""
@@ -98,6 +119,14 @@ class SubmitGate:
     def unreached(self, sent_at_s: float) -> float:
         """A submit did not get through to fal: pause like after a refusal, but the window is not to blame."""
         return self._cool(sent_at_s, None)
+
+    def grant_another(self, job: OpenJob, failures: int, most: int) -> bool:
+        """May `job` have another attempt after `failures` that failed? Counts it. A job that left the manifest gets
+        none: what it cost is brought home, nothing more is spent on it."""
+        if job.seq is None or failures >= most or not self.budget.has_room:
+            return False
+        self.budget = self.budget.after_retry()
+        return True
 
     def _cool(self, sent_at_s: float, retry_after_s: float | None) -> float:
         now_s = self._clock.now_s()

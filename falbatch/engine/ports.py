@@ -8,8 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from falbatch.core.changes import Change
+    from falbatch.core.fileinputs import FileMark, Upload, UploadTerms
+    from falbatch.core.model import Mode
     from falbatch.core.reconcile import Listed, LostSubmit
-    from falbatch.core.record import OpenJob, RequestOnRecord, StoredFile, StoredResult
+    from falbatch.core.record import AttemptOnRecord, OpenJob, RequestOnRecord, StoredFile, StoredResult
 
 
 class Accepted(Protocol):
@@ -53,11 +55,34 @@ class Result(Protocol):
     def billable_units(self) -> float | None: ...
 
 
+class Answer(Protocol):
+    """What a direct call answered: the result itself (`events`: all of a stream's, as JSON lines)."""
+
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def billable_units(self) -> float | None: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def events(self) -> bytes | None: ...
+
+
+class Direct(Protocol):
+    """fal's direct calls (fal-protocol §5): one exchange each, never repeated by itself."""
+
+    async def call(self, mode: Mode, endpoint: str, body: bytes) -> Answer:
+        """Run one job and wait for its answer. Raises `WireError`."""
+        ...
+
+
 class Queue(Protocol):
     """fal's queue. Every method is one exchange, never repeated by itself; failures are `WireError`s."""
 
-    async def submit(self, endpoint: str, body: bytes) -> Accepted:
-        """Submit one job. Raises `WireError`."""
+    async def submit(self, endpoint: str, body: bytes, callback: str | None) -> Accepted:
+        """Submit one job; `callback` is the URL that fal shall call at its end. Raises `WireError`."""
         ...
 
     async def status(self, request: RequestOnRecord) -> Progress:
@@ -106,8 +131,28 @@ class Store(Protocol):
         """Those of `request_ids` that are on record."""
         ...
 
+    def upload_of(self, mark: FileMark, terms: str) -> Upload | None:
+        """The latest upload of a file of an input on these terms."""
+        ...
+
+    def paths_of(self, sha256: bytes) -> list[str]:
+        """Where a content lies on this machine, as last seen."""
+        ...
+
+    def urls_of(self, sha256: bytes) -> list[str]:
+        """Every URL that a content had at fal."""
+        ...
+
     def is_under_way(self, endpoint: str, input_json: bytes) -> bool:
         """True while a submit of this very input waits for its answer."""
+        ...
+
+    def is_left_open(self, job_id: int) -> bool:
+        """True when the latest submit of a job that may have been accepted got no answer."""
+        ...
+
+    def attempt(self, job_id: int, attempt: int) -> AttemptOnRecord | None:
+        """One submit as it stands now; None when there was none."""
         ...
 
     def job(self, job_id: int) -> OpenJob: ...
@@ -150,6 +195,35 @@ class Files(Protocol):
 
     def is_taken(self, path: str) -> bool:
         """True when something stands at `path` already."""
+        ...
+
+
+class UploadedFile(Protocol):
+    """A file at fal."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def expires_at(self) -> float | None:
+        """Unix seconds; None when the account's setting decides."""
+        ...
+
+
+class Storage(Protocol):
+    """fal's storage, and the local files that go there. What leaves is what was planned, to the byte."""
+
+    @property
+    def terms(self) -> UploadTerms: ...
+
+    async def upload(self, paths: Sequence[str], sha256: bytes, content_type: str) -> UploadedFile:
+        """Upload a content from the first of `paths` that still holds it, trying again what may pass; `content_type`
+        "" goes by the content. Raises `WireError`, `FileUnusable`."""
+        ...
+
+    async def data_uri(self, paths: Sequence[str], sha256: bytes, content_type: str) -> str:
+        """A content as a data URI. Raises `FileUnusable`."""
         ...
 
 

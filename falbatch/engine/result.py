@@ -12,7 +12,7 @@ from falbatch.core.classify import Failure, ResultVerdict, failure_of, result_ve
 from falbatch.core.events import JobEnded, JobTriedAgain, Listener, ResultCame
 from falbatch.core.state import Event, State
 from falbatch.engine.repeat import pause_s, repeat
-from falbatch.engine.wait import NOT_YET_S, PollScheduler
+from falbatch.engine.wait import NOT_YET_S, CalledBack, PollScheduler
 from falbatch.errors import CredentialsError, HttpError, TransportError, WireError
 from falbatch.faultpoints import fault_point
 
@@ -102,7 +102,9 @@ class ResultReader:
                 most = looks.get(verdict, 0)
                 if verdict is ResultVerdict.WORTH_ANOTHER and progress and progress.inference_time_s is not None:
                     most = DOUBTFUL_LOOKS
-                if look < most and not (progress and progress.error):
+                # A call is a hint: where fal itself says "not yet", it is asked.
+                is_hint = isinstance(progress, CalledBack) and verdict is ResultVerdict.NOT_YET
+                if look < most and (is_hint or not (progress and progress.error)):
                     pause_s = NOT_YET_S if most != DOUBTFUL_LOOKS else NOT_YET_S * 2 ** (look - 1)
                     continue
                 return await self._without_result(job, request, error, verdict), None
@@ -177,13 +179,11 @@ class ResultReader:
         return job
 
     async def _another(self, job: OpenJob, request: RequestOnRecord, error: WireError) -> OpenJob:
-        """Grant a further attempt within the job's own bound and the batch's budget; wait its pause. A job that left
-        the manifest gets none: what it cost is brought home, nothing more is spent on it."""
+        """Grant a further attempt within the job's own bound and the batch's budget; wait its pause."""
         failure = failure_of(error)
         failures = job.failures + 1
-        if job.seq is None or failures >= self._attempts or not self._gate.budget.has_room:
+        if not self._gate.grant_another(job, failures, self._attempts):
             return await self._end(job, request, error, Event.REQUEST_FAILED, failure)
-        self._gate.budget = self._gate.budget.after_retry()
         planned = await self._end(job, request, error, Event.ATTEMPT_FAILED, failure)
         self._listen(JobTriedAgain(job.name, failure))
         await self._clock.sleep(delay_s(failures, self._backoff, self._clock.jitter()))

@@ -12,7 +12,7 @@ from falbatch.adapters.store.database import open_reader
 from falbatch.adapters.store.store import Store
 from falbatch.core.changes import FileReady, FilesGone, RequestEnded, ResultStored, Stuck, SubmitNotAccepted
 from falbatch.core.classify import Failure
-from falbatch.core.record import StoredFile
+from falbatch.core.record import AttemptOnRecord, StoredFile
 from falbatch.core.report import UnknownJob
 from falbatch.core.state import Event, State
 from tests.adapters.conftest import AT, accepted, adopt, finished, item, planned, recording
@@ -206,3 +206,22 @@ async def test_a_result_of_a_later_attempt_replaces_the_first_in_an_export(tmp_p
         row = reader.export_row(store.reading, 1)
         assert (row.request_id, row.result, row.billable_units, row.error) == ("r-1-2", b"two", 4.0, None)
         assert store.status().billable_units == 5.0
+
+
+async def test_a_submit_is_known_by_its_job_and_number(connection: sqlite3.Connection) -> None:
+    assert reader.attempt(connection, 3, 1) == AttemptOnRecord(Event.ACCEPTED, "r-3-1", State.SUBMITTED, is_latest=True)
+    assert reader.attempt(connection, 4, 1) == AttemptOnRecord(None, None, State.SUBMITTING, is_latest=True)
+    assert reader.attempt(connection, 5, 1) == AttemptOnRecord(Event.NO_ANSWER, None, State.UNKNOWN, is_latest=True)
+    assert reader.attempt(connection, 3, 2) is None
+    assert reader.attempt(connection, 99, 1) is None
+
+
+async def test_the_secret_of_callbacks_is_kept_once_and_told_to_nobody(state: Path) -> None:
+    with Store.open(state) as store:
+        assert store.callback_secret() is None
+        store.keep_callback_secret(b"1" * 32)
+        store.keep_callback_secret(b"2" * 32)
+    with Store.open(state) as store:
+        assert store.callback_secret() == b"1" * 32
+        assert "1111" not in repr(reader.batch_row(store.connection))
+        assert "1111" not in repr(store.status())

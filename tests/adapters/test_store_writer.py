@@ -142,6 +142,8 @@ def _change(event: Event) -> Change | None:
             return changes.FilesStored(1, AT)
         case Event.FILES_GONE:
             return changes.FilesGone(1, AT, FAILURE)
+        case Event.INPUT_FAILED:
+            return changes.InputFailed(1, AT, FAILURE)
         case Event.REOPENED | Event.FILES_WANTED:
             return None
 

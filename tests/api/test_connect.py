@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from falbatch.api.connect import FalPlatform
+from falbatch.api.connect import FalPlatform, find_target, target_kind
 from falbatch.core.identity import canonical_json
 from falbatch.fal.auth import Credentials
 from falbatch.fal.exchange import Reply
@@ -37,3 +37,21 @@ async def test_a_strange_input_of_somebody_else_hides_none_of_ours() -> None:
     assert page.items[-1].request_id == IDS[1]
     assert page.items[-1].input_json == canonical_json({"prompt": "a kite", "seed": 2**70})
     assert [one.input_json for one in page.items[:-1]] in ([], [None])
+
+
+LOCAL, KEY = "http://127.0.0.1:1", {"FAL_KEY": "a:b"}
+
+
+@pytest.mark.parametrize(
+    ("env", "kind", "costs"),
+    [
+        ({}, "fal", True),
+        ({"FALBATCH_ORIGIN": LOCAL}, "loopback", False),
+        ({"FALBATCH_QUEUE_URL": LOCAL}, "loopback", False),
+        ({"FALBATCH_QUEUE_URL": LOCAL, "FALBATCH_RUN_URL": "https://fal.run"}, "fal", True),
+        ({"FALBATCH_RUN_URL": LOCAL}, "fal", True),
+    ],
+)
+def test_nothing_costs_only_where_all_that_can_cost_is_local(env: dict[str, str], kind: str, costs: bool) -> None:
+    target = find_target(key_file=None, origin=None, env=KEY | env)
+    assert (target.kind, target_kind(env, sandbox=False), target.costs) == (kind, kind, costs)

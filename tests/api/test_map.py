@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -54,6 +55,20 @@ def test_the_same_inputs_again_cost_nothing(fal: SandboxProcess, tmp_path: Path)
     assert fal.ledger()["count"] == len(INPUTS)
 
 
+@pytest.mark.parametrize("mode", ["run", "stream", "realtime"])
+def test_the_endpoint_may_be_called_in_any_mode(fal: SandboxProcess, tmp_path: Path, mode: str) -> None:
+    found = outcomes(tmp_path, output=tmp_path / "files", mode=mode)
+    assert all(outcome.is_ok and outcome.files[0].is_file() for outcome in found)
+    assert outcomes(tmp_path, output=tmp_path / "files", mode=mode) == found
+    assert fal.ledger()["count"] == len(INPUTS)
+    assert "submit" not in fal.stats()["requests"]
+
+
+def test_a_mode_that_is_none_is_said(tmp_path: Path) -> None:
+    with pytest.raises(falbatch.UsageError, match="one of queue, run, stream, realtime, not 'qeue'"):
+        outcomes(tmp_path, mode="qeue")
+
+
 def test_without_an_output_folder_only_results_are_kept(fal: SandboxProcess, tmp_path: Path) -> None:
     found = outcomes(tmp_path)
     assert all(outcome.is_ok and outcome.files == () for outcome in found)
@@ -74,6 +89,35 @@ def test_leaving_early_loses_nothing(fal: SandboxProcess, tmp_path: Path) -> Non
 
     anyio.run(one)
     assert len(outcomes(tmp_path)) == len(INPUTS)
+    assert fal.ledger()["count"] == len(INPUTS)
+
+
+@pytest.mark.parametrize("mode", ["queue", "run"])
+def test_a_cancelled_caller_loses_no_answer(fal: SandboxProcess, tmp_path: Path, mode: str) -> None:
+    fal.add_faults([{"on": "submit" if mode == "queue" else "run", "do": "delay:0.6"}])
+
+    def states() -> set[str]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+            return {state for (state,) in connection.execute("SELECT DISTINCT state FROM jobs")}
+
+    async def cancelled() -> None:
+        async def work() -> None:
+            async with contextlib.aclosing(
+                falbatch.map(ENDPOINT, INPUTS, state=tmp_path / "x.db", mode=mode)
+            ) as stream:
+                async for _ in stream:
+                    pass
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(work)
+            while not (tmp_path / "x.db").exists() or "submitting" not in states():
+                await anyio.sleep(0.02)
+            group.cancel_scope.cancel()
+
+    anyio.run(cancelled)
+    assert states() - {"planned"} == {"submitted" if mode == "queue" else "completed"}
+    fal.clear_faults()
+    assert all(outcome.is_ok for outcome in outcomes(tmp_path, mode=mode))
     assert fal.ledger()["count"] == len(INPUTS)
 
 

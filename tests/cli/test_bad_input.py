@@ -50,7 +50,7 @@ MANIFESTS = {
     "a template with a syntax error": (MANIFEST.replace("a kite", "{{ seed").encode(), "bad.yaml:5"),
     "one name for two jobs": (MANIFEST.replace("kite-{{ seed }}", "kite").encode(), "kite"),
     "a name outside the folder": (MANIFEST.replace("kite-{{ seed }}", "../kite-{{ seed }}").encode(), ".."),
-    "a later capability": (MANIFEST.replace("version: 1", "version: 1\nmode: stream").encode(), "not supported"),
+    "a later capability": (MANIFEST.replace("version: 1", "version: 1\nsteps: []").encode(), "not supported"),
 }
 
 

@@ -25,6 +25,8 @@ EXAMPLES: list[changes.Change] = [
     changes.FilesGone(1, 0.0, FAILURE),
     changes.Stuck(1, 0.0, FAILURE),
     changes.FileSkipped(1, 0.0, FAILURE),
+    changes.UploadStored(1, 0.0, bytes(32), "", "t", "u", 1, None),
+    changes.InputFailed(1, 0.0, FAILURE),
 ]
 
 
@@ -60,7 +62,7 @@ def test_a_change_with_one_meaning_brings_its_own_event(
 @pytest.mark.parametrize("change", EXAMPLES, ids=lambda change: type(change).__name__)
 def test_only_a_file_at_hand_and_a_stuck_job_move_nothing(change: changes.Change) -> None:
     event = getattr(change, "event", None)
-    if isinstance(change, changes.FileReady | changes.FileSkipped | changes.Stuck):
+    if isinstance(change, changes.FileReady | changes.FileSkipped | changes.Stuck | changes.UploadStored):
         assert event is None
     else:
         assert event in {event for _, event in TRANSITIONS}

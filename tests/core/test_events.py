@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from falbatch.core.classify import Failure
 from falbatch.core.events import (
+    CallbacksCounted,
     Counter,
+    FoundByCallback,
     JobEnded,
     JobMoved,
     JobSubmitted,
@@ -67,6 +69,9 @@ def heard(*events: RunEvent) -> Counter:
         (Reconciled(0, 2, 30.0, "answer 503"), Counter(ended={State.UNKNOWN: 0}, trouble="answer 503")),
         (Reconciled(2, 0, 0.0), Counter(ended={State.UNKNOWN: 0}, found=2)),
         (Notice("the disk is slow"), Counter()),
+        (JobMoved("a", "r", "", "AWAITED"), Counter(awaited=1)),
+        (FoundByCallback(1), Counter(ended={State.UNKNOWN: 0}, found_by_callback=1)),
+        (CallbacksCounted(5, 2, 1), Counter(callbacks=5, callbacks_repeated=2, callbacks_refused=1)),
     ],
 )
 def test_each_event_is_counted_where_it_belongs(event: RunEvent, expected: Counter) -> None:

@@ -83,7 +83,8 @@ def test_the_smallest_manifest_has_the_documented_defaults() -> None:
     assert (manifest.version, manifest.name, manifest.repeat) == (1, "demo", 1)
     assert (manifest.output.dir, manifest.output.name, manifest.output.sidecar) == ("outputs/demo", None, False)
     assert manifest.limits.model_dump() == {
-        "in_flight": None, "submits_per_s": 50, "polls_per_s": 50, "downloads": 16,
+        "in_flight": None, "submits_per_s": 50, "polls_per_s": 50, "downloads": 16, "uploads": 8,
+        "connections": None,
     }  # fmt: skip
     assert manifest.retry.model_dump() == {"attempts": 4, "first_s": 1.0, "cap_s": 60.0, "budget": 0.2}
     assert manifest.budget.max_failures is None
@@ -138,7 +139,9 @@ steps: []
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        ("webhook: 'https://x'", "request.webhook is not supported by this version yet"),
+        ("webhook: 'ftp://x'", "request.webhook: not a URL that fal could call"),
+        ("webhook: 'https://x y'", "request.webhook: not a URL that fal could call"),
+        ("webhook: 7", "request.webhook must be an https URL"),
         ("priority: high", "request.priority must be normal or low"),
         ("start_timeout_s: 1", "request.start_timeout_s must be a number of seconds above 1"),
         ("start_timeout_s: 1e9", "at most 2592000"),
@@ -233,10 +236,8 @@ def test_a_row_of_equal_failures_ends_a_run_unless_told_otherwise() -> None:
         ("output: {dir: '{{ x }}'}", "all items share one folder"),
         ("output: {name: 3}", "output.name must be text"),
         ("output: {sidecar: 1}", "output.sidecar must be true or false, not 1"),
-        ("mode: run", "mode: run is not supported by this version yet"),
-        ("mode: realtime", "is not supported by this version yet"),
-        ("mode: qeue", 'mode must be queue, not "qeue" (did you mean "queue"?)'),
-        ("mode: [queue]", "mode must be queue, not a list"),
+        ("mode: qeue", 'mode must be one of queue, run, stream, realtime, not "qeue" (did you mean "queue"?)'),
+        ("mode: [queue]", "mode must be one of queue, run, stream, realtime, not a list"),
         ("version: 2", "version 2 is newer than this program"),
         ("version: one", "version must be 1"),
         ("version: true", "version must be 1"),
@@ -276,8 +277,11 @@ def test_endpoint_and_input_are_needed() -> None:
 @pytest.mark.parametrize(
     ("inner", "words"),
     [
-        ('{image_url: {file: "x.png"}}', "input.image_url: {file: …} is not supported by this version yet"),
-        ("{a: [{file: x}]}", "input.a[0]: {file: …}"),
+        ('{image_url: {file: "  "}}', "input.image_url: the path is empty"),
+        ("{a: [{file: 3}]}", "input.a[0]: file must be a path, not 3"),
+        ("{a: {file: x, as: date}}", 'input.a: as must be url or data, not "date" (did you mean "data"?)'),
+        ("{a: {file: x, content_type: png}}", 'input.a: content_type must be like image/png, not "png"'),
+        ('{a: {"falbatch:file": x}}', "falbatch's own mark"),
         ("{seed: {derive: true}}", "input.seed: {derive: true} is not supported by this version yet"),
         ("[a]", "input must be a mapping"),
         ('{p: "{{ x | slugg }}"}', 'there is no filter "slugg" (did you mean "slug"?)'),

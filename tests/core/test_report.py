@@ -73,6 +73,7 @@ def test_advice_is_by_error_type() -> None:
 
 STATUS_JSON = {
     "name": "portraits",
+    "mode": "queue",
     "total": 3,
     "states": {
         "planned": 0,
@@ -146,7 +147,13 @@ def test_a_report_as_json_has_stable_fields() -> None:
             "refusals": 4,
             "status_calls": 9,
             "found": 0,
+            "uploads": 0,
+            "uploaded_bytes": 0,
             "reconcile_trouble": "",
+            "found_by_callback": 0,
+            "callbacks": 0,
+            "callbacks_repeated": 0,
+            "callbacks_refused": 0,
             "seconds": 1.5,
             "stopped_by": "",
         },

@@ -17,11 +17,17 @@ from falbatch.core.schedule import (
     COLD_FIRST_S,
     ENOUGH,
     HISTORY,
+    MISSES_MOST,
+    NET_LEAST_S,
+    NET_PAUSE_S,
+    NET_UNKNOWN_S,
     STEP_MAX_S,
     STEP_MIN_S,
     Durations,
+    Trust,
     first_poll_s,
     learned_s,
+    net_poll_s,
     next_poll_s,
 )
 
@@ -215,3 +221,31 @@ def test_any_request_is_found_by_few_questions(seen_s: list[float], takes_s: flo
         ages.append(ages[-1] + next_poll_s(ages[-1], len(ages), edges))
     assert all(earlier < later for earlier, later in pairwise(ages))
     assert len(ages) <= 45 + takes_s / STEP_MAX_S
+
+
+@pytest.mark.parametrize(
+    ("usual_s", "first_s"),
+    [(None, NET_UNKNOWN_S), (1.0, NET_LEAST_S), (15.0, 60.0), (30.0, 120.0), (80.0, 320.0), (600.0, 840.0)],
+)
+def test_the_safety_net_waits_for_calls_but_not_longer_than_results_last(usual_s: float | None, first_s: float) -> None:
+    edges = None if usual_s is None else (usual_s / 2, usual_s)
+    assert net_poll_s(0, edges) == first_s
+    assert net_poll_s(1, edges) == net_poll_s(9, edges) == NET_PAUSE_S < 360
+
+
+def test_before_the_first_call_one_miss_is_enough_to_trust_none() -> None:
+    assert Trust().is_open
+    assert not Trust().is_lost
+    assert Trust().missed().is_lost
+    assert not Trust().missed().is_open
+
+
+def test_after_a_call_several_misses_in_a_row_are_and_a_call_makes_up_for_all() -> None:
+    trust = Trust().missed().came()
+    assert not trust.is_lost
+    assert not trust.is_open
+    for _ in range(MISSES_MOST - 1):
+        trust = trust.missed()
+    assert not trust.is_lost
+    assert trust.came().missed().is_lost is False
+    assert trust.missed().is_lost

@@ -12,6 +12,7 @@ from falbatch.core.state import AT_FAL, OPEN_STATES, TRANSITIONS, Event, Illegal
 
 LEGAL = [
     ("planned", "submit_started", "submitting"),
+    ("planned", "input_failed", "failed"),
     ("submitting", "refused", "planned"),
     ("submitting", "rejected", "failed"),
     ("submitting", "no_answer", "unknown"),

@@ -12,7 +12,7 @@ import selectors
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
@@ -21,9 +21,14 @@ from falbatch.core import changes
 from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Mode
 from falbatch.core.reconcile import Listed, LostSubmit
-from falbatch.core.record import OpenJob, RequestOnRecord, StoredFile, StoredResult
+from falbatch.core.record import AttemptOnRecord, OpenJob, RequestOnRecord, StoredFile, StoredResult
 from falbatch.core.state import Event, State, after
+from falbatch.engine.uploads import InputFiles
 from falbatch.errors import HttpError, TransportError
+
+if TYPE_CHECKING:
+    from falbatch.core.fileinputs import FileMark, Upload
+    from falbatch.engine.gate import SubmitGate
 
 UNIX_AT_START = 1_800_000_000.0
 
@@ -153,6 +158,8 @@ class FakeQueue:
     service_s: float = 1.0
     """Seconds after which a request is COMPLETED by itself."""
     submits: list[tuple[float, str]] = field(default_factory=list)
+    callbacks: list[str | None] = field(default_factory=list)
+    """Where fal was told to call, submit by submit."""
     polls: list[tuple[float, str]] = field(default_factory=list)
     results: list[tuple[float, str]] = field(default_factory=list)
     polling: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -174,8 +181,9 @@ class FakeQueue:
         age_s = anyio.current_time() - self.accepted_at.get(request.request_id, float("-inf"))
         return FakeProgress("COMPLETED" if age_s >= self.service_s else "IN_PROGRESS")
 
-    async def submit(self, endpoint: str, body: bytes) -> FakeAccepted:
+    async def submit(self, endpoint: str, body: bytes, callback: str | None) -> FakeAccepted:
         self.log.append(f"submit {endpoint}")
+        self.callbacks.append(callback)
         self.submits.append((anyio.current_time(), endpoint))
         await anyio.sleep(self.latency_s)
         answer = await self.on_submit.answer(body)
@@ -200,6 +208,42 @@ class FakeQueue:
         await anyio.sleep(self.latency_s)
         answer = await self.on_result.answer(request)
         assert isinstance(answer, FakeResult)
+        return answer
+
+
+@dataclass(frozen=True)
+class FakeAnswer:
+    body: bytes
+    content_type: str = "application/json"
+    billable_units: float | None = 1.0
+    request_id: str = ""
+    events: bytes | None = None
+
+
+@dataclass
+class FakeDirect:
+    """fal's direct calls as a script. Keeps what was asked, with the time of each call."""
+
+    log: list[str] = field(default_factory=list)
+    service_s: float = 1.0
+    calls: list[tuple[float, Mode, bytes]] = field(default_factory=list)
+    under_way: int = 0
+    most_under_way: int = 0
+
+    def __post_init__(self) -> None:
+        self.on_call = Script(lambda _body: FakeAnswer(ONE_IMAGE))
+
+    async def call(self, mode: Mode, endpoint: str, body: bytes) -> FakeAnswer:
+        self.log.append(f"{mode} {endpoint}")
+        self.calls.append((anyio.current_time(), mode, body))
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await anyio.sleep(self.service_s)
+            answer = await self.on_call.answer(body)
+        finally:
+            self.under_way -= 1
+        assert isinstance(answer, FakeAnswer)
         return answer
 
 
@@ -250,6 +294,7 @@ def planned(number: int, **more: Any) -> OpenJob:
         seq=number - 1,
         name=f"n{number}",
         endpoint="fal-ai/x",
+        mode=Mode.QUEUE,
         input_json=body,
         state=State.PLANNED,
         attempts=0,
@@ -307,6 +352,9 @@ class FakeStore:
         }
         self.requests: dict[str, int] = {job.request.request_id: job.job_id for job in jobs if job.request}
         """Whose each known request is."""
+        self.requests_by_attempt: dict[tuple[int, int], str] = {
+            (job.job_id, job.attempts): job.request.request_id for job in jobs if job.request
+        }
         self.fails: list[Exception] = []
         """Raised by the next writes."""
 
@@ -331,8 +379,8 @@ class FakeStore:
                 job = self._end_attempt(job, change)
             case changes.RequestEnded():
                 job = replace(job, failures=job.failures + 1)
-            case changes.ResultStored(body=body, content_type=content_type):
-                self.stored[job.job_id] = StoredResult(body, content_type)
+            case changes.ResultStored(body=body, content_type=content_type, events=events):
+                self.stored[job.job_id] = StoredResult(body, content_type, events)
             case _:
                 self._apply_to_files(change)
         self.jobs[change.job_id] = job
@@ -350,6 +398,7 @@ class FakeStore:
             return job
         assert change.request_id not in self.requests, "one request would be two attempts'"
         self.requests[change.request_id] = change.job_id
+        self.requests_by_attempt[change.job_id, change.attempt] = change.request_id
         if isinstance(change, changes.RequestFound):
             request = RequestOnRecord(change.request_id, job.endpoint, "", "", "", change.accepted_at)
             return job if change.event is None else replace(job, request=request, reserved=attempt.reserved)
@@ -404,6 +453,7 @@ class FakeStore:
                 attempt.reserved,
                 attempt.named_id,
                 self.jobs[job_id].state is State.UNKNOWN,
+                mode=self.jobs[job_id].mode,
             )
             for (job_id, number), attempt in self.attempts.items()
             if attempt.is_lost and not self._is_latest_under_way(job_id, number)
@@ -416,11 +466,39 @@ class FakeStore:
     def known_requests(self, request_ids: Collection[str]) -> set[str]:
         return set(request_ids) & set(self.requests)
 
+    def upload_of(self, mark: FileMark, terms: str) -> Upload | None:
+        return None
+
+    def paths_of(self, sha256: bytes) -> list[str]:
+        return []
+
+    def urls_of(self, sha256: bytes) -> list[str]:
+        return []
+
     def is_under_way(self, endpoint: str, input_json: bytes) -> bool:
         return any(
             job.state is State.SUBMITTING and job.endpoint == endpoint and job.input_json == input_json
             for job in self.jobs.values()
         )
+
+    def is_left_open(self, job_id: int) -> bool:
+        open_now = False
+        for (owner, _), attempt in sorted(self.attempts.items()):
+            if owner == job_id and attempt.outcome in {Event.ACCEPTED, Event.FOUND, Event.REJECTED}:
+                open_now = False
+            elif owner == job_id and attempt.is_lost:
+                open_now = True
+        return open_now
+
+    def attempt(self, job_id: int, attempt: int) -> AttemptOnRecord | None:
+        request_id = self.requests_by_attempt.get((job_id, attempt))
+        tried = self.attempts.get((job_id, attempt))
+        if tried is None and request_id is None:
+            return None
+        job = self.jobs[job_id]
+        outcome = Event.ACCEPTED if tried is None else tried.outcome
+        known = None if outcome is None else Event(outcome)
+        return AttemptOnRecord(known, request_id, job.state, attempt == job.attempts)
 
     def job(self, job_id: int) -> OpenJob:
         return self.jobs[job_id]
@@ -445,6 +523,11 @@ class FakeFetched:
 
 def sha(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
+
+
+def no_files(store: FakeStore, clock: FakeClock, gate: SubmitGate) -> InputFiles:
+    """For jobs whose inputs name no files."""
+    return InputFiles(store=store, storage=None, clock=clock, gate=gate, at_once=1, listen=lambda _event: None)
 
 
 class FakeFiles:

@@ -11,13 +11,15 @@ from falbatch.core.events import Counter, JobEnded, RunEvent
 from falbatch.core.money import Price, Purse, Tariff
 from falbatch.core.reconcile import Listed
 from falbatch.core.state import Event, State
-from falbatch.engine.execute import Deps, ExecuteSettings, Execution
+from falbatch.engine.execute import Deps, Execution
+from falbatch.engine.settings import ExecuteSettings
 from falbatch.engine.spending import Spending
-from falbatch.engine.submit import Stop
+from falbatch.engine.stop import Stop
 from tests.engine.fakes import (
     UNIX_AT_START,
     Attempt,
     FakeClock,
+    FakeDirect,
     FakeFiles,
     FakePage,
     FakeQueue,
@@ -32,6 +34,7 @@ from tests.engine.fakes import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from falbatch.core.callback import CallbackUrls
     from falbatch.core.record import OpenJob
     from falbatch.errors import FalbatchError
 
@@ -51,12 +54,15 @@ class Run:
     """Submits of earlier runs, by job and number, beside those that the unknown jobs have anyway."""
     others: tuple[OpenJob, ...] = ()
     """Further planned jobs, of another kind."""
+    callbacks: CallbackUrls | None = None
+    """Where fal is told to call."""
 
     def __post_init__(self) -> None:
         self.log: list[str] = []
         taken = {job.job_id for job in (*self.paid, *self.others)}
         self.clock = FakeClock()
         self.queue = FakeQueue(log=self.log)
+        self.direct = FakeDirect(log=self.log)
         self.store = FakeStore(
             *self.paid,
             *self.others,
@@ -72,7 +78,17 @@ class Run:
         self.requests = FakeRequestList()
         tariffs = {endpoint: Tariff(price) for endpoint, price in self.prices.items()}
         self.spending = Spending(self.purse or Purse(self.settings.max_cost_nano), tariffs)
-        deps = Deps(self.store, self.queue, self.requests, self.files, self.clock, self._listen, self.spending)
+        deps = Deps(
+            self.store,
+            self.queue,
+            self.requests,
+            self.files,
+            self.clock,
+            self._listen,
+            self.spending,
+            self.direct,
+            callbacks=self.callbacks,
+        )
         self.execution = Execution(deps, self.settings, self.stop)
 
     def _listen(self, event: RunEvent) -> None:

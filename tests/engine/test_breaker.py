@@ -8,7 +8,7 @@ import pytest
 
 from falbatch.core.record import StoredResult
 from falbatch.core.state import State
-from falbatch.engine.execute import Scope
+from falbatch.engine.settings import Scope
 from falbatch.errors import ExitCode, LimitReached
 from tests.engine.fakes import ONE_IMAGE, FakeResult, http, planned, unanswered
 from tests.engine.runs import Run, at_fal, settings_with, with_result

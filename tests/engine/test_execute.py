@@ -15,9 +15,10 @@ from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.events import JobTriedAgain, RunEvent, RunStopping
 from falbatch.core.record import StoredResult
 from falbatch.core.state import Event, State
-from falbatch.engine.execute import DOWNLOADS_AHEAD, failure_limit
+from falbatch.engine.execute import DOWNLOADS_AHEAD
 from falbatch.engine.result import NOT_YET_LOOKS, OUTCOME_LOOKS, READS
-from falbatch.engine.submit import GRACE_S
+from falbatch.engine.settings import failure_limit
+from falbatch.engine.stop import GRACE_S
 from falbatch.errors import (
     CredentialsError,
     DiskFull,

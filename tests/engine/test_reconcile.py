@@ -13,9 +13,9 @@ from falbatch.core import changes
 from falbatch.core.events import Reconciled
 from falbatch.core.reconcile import PATIENCE_UNKNOWN_S, SKEW_S
 from falbatch.core.state import Event, State
-from falbatch.engine.execute import Scope
 from falbatch.engine.reconcile import PAGES_MOST
 from falbatch.engine.result import OUTCOME_LOOKS
+from falbatch.engine.settings import Scope
 from falbatch.errors import FalUnreachable, TransportError
 from tests.engine.fakes import (
     UNIX_AT_START,

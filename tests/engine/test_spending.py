@@ -16,8 +16,8 @@ from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.identity import canonical_json
 from falbatch.core.money import NANO, Price, Purse, Tariff
 from falbatch.core.state import State
-from falbatch.engine.execute import Scope
 from falbatch.engine.result import OUTCOME_LOOKS
+from falbatch.engine.settings import Scope
 from falbatch.engine.spending import Spending
 from falbatch.errors import ExitCode, FalbatchError, LimitReached
 from tests.engine.fakes import (

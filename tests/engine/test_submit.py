@@ -17,10 +17,12 @@ from falbatch.core.events import JobEnded, JobSubmitted, RunEvent, SubmitPaused
 from falbatch.core.money import Purse
 from falbatch.core.pacing import Rate, RetryBudget, Window
 from falbatch.core.state import Event, State
+from falbatch.engine.attempts import REFUSED_FOR_S, UNANSWERED_MOST, Attempts
 from falbatch.engine.gate import GateClosed, SubmitGate
 from falbatch.engine.reach import PATIENCE_AT_START_S, Reach
 from falbatch.engine.spending import Spending
-from falbatch.engine.submit import GRACE_S, REFUSED_FOR_S, UNANSWERED_MOST, Stop, Submitter
+from falbatch.engine.stop import GRACE_S, Stop
+from falbatch.engine.submit import Submitter
 from falbatch.errors import CredentialsError, FalUnreachable, ReplyError, TransportError, WireError
 from tests.engine.fakes import (
     FakeAccepted,
@@ -30,6 +32,7 @@ from tests.engine.fakes import (
     VirtualLoop,
     gateway,
     http,
+    no_files,
     planned,
     refused,
     unanswered,
@@ -65,15 +68,18 @@ class Stage:
         self.spending = Spending(Purse(), {})
         self.stop = Stop()
         self.heard: list[RunEvent] = []
-        self.submitter = Submitter(
+        attempts = Attempts(
             store=self.store,
-            queue=self.queue,
             clock=self.clock,
             gate=self.gate,
             spending=self.spending,
             reach=Reach(self.clock),
             stop=self.stop,
+            files=no_files(self.store, self.clock, self.gate),
             listen=self.heard.append,
+        )
+        self.submitter = Submitter(
+            attempts=attempts, store=self.store, queue=self.queue, clock=self.clock, listen=self.heard.append
         )
 
     async def submit(self, number: int = 1) -> OpenJob:

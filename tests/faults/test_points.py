@@ -31,8 +31,14 @@ JOBS = 6
 SOON = ("--reconcile-wait", "1.5")
 
 # Those of mending need a damaged file: tests/cli/test_damage.py.
-CLIENT_POINTS = [point for point in POINTS if not point.startswith(("sandbox.", "mend."))]
-SANDBOX_POINTS = [point for point in POINTS if point.startswith("sandbox.")]
+# Those of files in inputs need some: test_upload_points.py.
+CLIENT_POINTS = [
+    point
+    for point in POINTS
+    if not point.startswith(("sandbox.", "mend.", "upload.")) and not point.endswith((".UploadStored", ".InputFailed"))
+]
+# A batch makes no direct calls: tests/sandbox/test_fault_points.py.
+SANDBOX_POINTS = [point for point in POINTS if point.startswith("sandbox.") and point != "sandbox.answering"]
 
 
 @dataclass(frozen=True)

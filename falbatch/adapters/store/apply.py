@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import TYPE_CHECKING, Final
 
+from falbatch.adapters.store.uploads import keep
 from falbatch.core import changes
 from falbatch.core.state import TRANSITIONS, Event, IllegalTransition, State
 
@@ -50,8 +51,8 @@ def write(change: Change, connection: sqlite3.Connection) -> None:  # noqa: ARG0
 def _(change: changes.SubmitStarted, connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE jobs SET attempts = ? WHERE id = ?", (change.attempt, change.job_id))
     connection.execute(
-        "INSERT INTO attempts (job_id, attempt, started_at, reserved_nano) VALUES (?, ?, ?, ?)",
-        (change.job_id, change.attempt, change.at, change.reserved),
+        "INSERT INTO attempts (job_id, attempt, started_at, reserved_nano, sent_sha256) VALUES (?, ?, ?, ?, ?)",
+        (change.job_id, change.attempt, change.at, change.reserved, change.sent_sha256),
     )
 
 
@@ -149,8 +150,8 @@ def _(change: changes.ResultStored, connection: sqlite3.Connection) -> None:
         (change.at, change.inference_s, change.billable_units, change.cost, change.request_id),
     )
     connection.execute(
-        "INSERT OR REPLACE INTO results (job_id, request_id, content_type, body) VALUES (?, ?, ?, ?)",
-        (change.job_id, change.request_id, change.content_type, change.body),
+        "INSERT OR REPLACE INTO results (job_id, request_id, content_type, body, events) VALUES (?, ?, ?, ?, ?)",
+        (change.job_id, change.request_id, change.content_type, change.body, change.events),
     )
     _clear_blame(connection, change.job_id)
     # A new result makes the files of an older one, if there was any, nobody's.
@@ -200,6 +201,18 @@ def _(change: changes.FileSkipped, connection: sqlite3.Connection) -> None:
 def _(change: changes.Stuck, connection: sqlite3.Connection) -> None:
     _blame(connection, change.job_id, change.failure)
     log_event(connection, change.at, change.job_id, "stuck", change.failure.message)
+
+
+@write.register(changes.UploadStored)
+def _(change: changes.UploadStored, connection: sqlite3.Connection) -> None:
+    keep(connection, change)
+    log_event(connection, change.at, change.job_id, "upload_stored", change.url)
+
+
+@write.register(changes.InputFailed)
+def _(change: changes.InputFailed, connection: sqlite3.Connection) -> None:
+    _blame(connection, change.job_id, change.failure)
+    log_event(connection, change.at, change.job_id, change.event, change.failure.message)
 
 
 def _end_attempt(

@@ -135,6 +135,35 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         at REAL NOT NULL               -- when fal said so
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE results ADD COLUMN events BLOB;      -- of a stream, as JSON lines
+    ALTER TABLE attempts ADD COLUMN sent_sha256 BLOB; -- of the body that left, where it is not the job's input
+    ALTER TABLE batch ADD COLUMN callback_secret BLOB; -- makes the tokens in callback URLs; NULL before the first
+    ALTER TABLE uploads RENAME TO old_uploads;
+    CREATE TABLE uploads (           -- every URL of every content: a result may name an old one
+        sha256 BLOB NOT NULL,
+        url TEXT NOT NULL,
+        content_type TEXT NOT NULL,  -- as the input asks, '' where it does not
+        terms TEXT NOT NULL,         -- where to, and for how long
+        size_bytes INTEGER NOT NULL,
+        uploaded_at REAL NOT NULL,
+        expires_at REAL,             -- NULL: never
+        PRIMARY KEY (sha256, url)
+    ) WITHOUT ROWID;
+    INSERT INTO uploads SELECT sha256, url, '', '', 0, uploaded_at, expires_at FROM old_uploads;
+    DROP TABLE old_uploads;
+    CREATE TABLE local_files (       -- what files of inputs held when they were last read
+        path TEXT PRIMARY KEY,       -- absolute
+        name TEXT NOT NULL,          -- as the manifest or its rows write it
+        size_bytes INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        ctime_ns INTEGER NOT NULL,
+        hashed_ns INTEGER NOT NULL,  -- when it was read
+        sha256 BLOB NOT NULL,
+        seal BLOB NOT NULL           -- over all the others: a garbled row would make a paid job look new
+    ) WITHOUT ROWID;
+    CREATE INDEX local_files_by_content ON local_files (sha256);
+    """,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -178,7 +178,8 @@ def _facts(change: Change) -> dict[str, Any]:
 
 @_facts.register(changes.SubmitStarted)
 def _(change: changes.SubmitStarted) -> dict[str, Any]:
-    return {"event": STARTED, "reserved": change.reserved}
+    sent = {} if change.sent_sha256 is None else {"sent": change.sent_sha256.hex()}
+    return {"event": STARTED, "reserved": change.reserved, **sent}
 
 
 @_facts.register(changes.SubmitNotAccepted)

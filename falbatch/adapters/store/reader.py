@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.adapters.store import spending
-from falbatch.core.model import JobKey
-from falbatch.core.record import OpenJob, RequestOnRecord, StoredFile, StoredResult
+from falbatch.adapters.store import spending, uploads
+from falbatch.core.model import JobKey, Mode
+from falbatch.core.record import AttemptOnRecord, OpenJob, RequestOnRecord, StoredFile, StoredResult
 from falbatch.core.report import BatchStatus, FailureGroup, UnknownJob
-from falbatch.core.state import State
+from falbatch.core.state import UNSENT, Event, State
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,7 +23,7 @@ UNKNOWN_SHOWN: Final = 1_000
 """Unknown jobs that a report lists one by one."""
 
 _OPEN_JOB: Final = (
-    "SELECT j.id, j.key, j.seq, j.name, j.endpoint, j.input, j.state, j.attempts, j.failures,"
+    "SELECT j.id, j.key, j.seq, j.name, j.endpoint, j.mode, j.input, j.state, j.attempts, j.failures,"
     " coalesce(a.reserved_nano, 0), r.request_id, r.status_url, r.response_url, r.cancel_url, r.accepted_at"
     " FROM jobs j LEFT JOIN requests r ON r.request_id = j.request_id"
     " LEFT JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt"
@@ -57,6 +57,7 @@ class ExportRow:
     origin: str
     state: State
     input_json: bytes
+    """With the names of files in place of their markers."""
     request_id: str | None
     error_type: str | None
     error: str | None
@@ -99,14 +100,15 @@ def at_fal(connection: sqlite3.Connection) -> list[OpenJob]:
 
 
 def _open_job(row: Any) -> OpenJob:
-    job_id, key, seq, name, endpoint, input_json, state, attempts, failures, reserved, request_id, *request = row
+    job_id, key, seq, name, endpoint, mode, given, state, attempts, failures, reserved, request_id, *request = row
     return OpenJob(
         job_id=job_id,
         key=JobKey(key),
         seq=seq,
         name=name,
         endpoint=endpoint,
-        input_json=input_json,
+        mode=Mode(mode),
+        input_json=given,
         state=State(state),
         attempts=attempts,
         failures=failures,
@@ -117,7 +119,7 @@ def _open_job(row: Any) -> OpenJob:
 
 def result_of(connection: sqlite3.Connection, job_id: int) -> StoredResult | None:
     """The stored result of a job."""
-    row = connection.execute("SELECT body, content_type FROM results WHERE job_id = ?", (job_id,)).fetchone()
+    row = connection.execute("SELECT body, content_type, events FROM results WHERE job_id = ?", (job_id,)).fetchone()
     return None if row is None else StoredResult(*row)
 
 
@@ -139,6 +141,25 @@ def path_owner(connection: sqlite3.Connection, path: str) -> int | None:
 def job(connection: sqlite3.Connection, job_id: int) -> OpenJob:
     """One job as it stands now."""
     return _open_job(connection.execute(f"{_OPEN_JOB} WHERE j.id = ?", (job_id,)).fetchone())
+
+
+def attempt(connection: sqlite3.Connection, job_id: int, number: int) -> AttemptOnRecord | None:
+    """One submit as it stands now; None when there was none."""
+    row = connection.execute(
+        "SELECT a.outcome, r.request_id, j.state, a.attempt = j.attempts FROM attempts a JOIN jobs j ON j.id = a.job_id"
+        " LEFT JOIN requests r ON r.job_id = a.job_id AND r.attempt = a.attempt WHERE a.job_id = ? AND a.attempt = ?",
+        (job_id, number),
+    ).fetchone()
+    if row is None:
+        return None
+    outcome, request_id, state, is_latest = row
+    return AttemptOnRecord(None if outcome is None else Event(outcome), request_id, State(state), bool(is_latest))
+
+
+def callback_secret(connection: sqlite3.Connection) -> bytes | None:
+    """What makes this batch's callback tokens; None before the first run that needed it."""
+    row = connection.execute("SELECT callback_secret FROM batch").fetchone()
+    return None if row is None else row[0]
 
 
 def status(connection: sqlite3.Connection, *, running: bool) -> BatchStatus:
@@ -173,18 +194,26 @@ def _status(connection: sqlite3.Connection, unknown_states: tuple[str, ...]) -> 
         executions=executions,
         billable_units=units,
         failures=_grouped(connection, State.FAILED),
-        stuck=_grouped(connection, State.SUBMITTED, State.COMPLETED),
+        stuck=_grouped(connection, State.SUBMITTED, State.COMPLETED) + _grouped(connection, State.PLANNED, of=UNSENT),
         unknown=_unknown(connection, unknown_states),
         money=spending.money(connection),
+        mode=mode_of(connection),
     )
 
 
-def _grouped(connection: sqlite3.Connection, *states: State) -> tuple[FailureGroup, ...]:
+def mode_of(connection: sqlite3.Connection) -> Mode:
+    """How the manifest's jobs are called: all in one way."""
+    row = connection.execute("SELECT mode FROM jobs WHERE seq IS NOT NULL LIMIT 1").fetchone()
+    return Mode.QUEUE if row is None else Mode(row[0])
+
+
+def _grouped(connection: sqlite3.Connection, *states: State, of: str = "") -> tuple[FailureGroup, ...]:
     marks = ",".join("?" * len(states))
+    only = " AND error_type = ?" if of else ""
     rows = connection.execute(
         "SELECT coalesce(error_type, 'error'), count(*), coalesce(error, ''), name FROM jobs"
-        f" WHERE state IN ({marks}) AND seq IS NOT NULL AND error IS NOT NULL GROUP BY 1 ORDER BY 2 DESC LIMIT ?",
-        (*states, GROUPS),
+        f" WHERE state IN ({marks}) AND seq IS NOT NULL AND error IS NOT NULL{only} GROUP BY 1 ORDER BY 2 DESC LIMIT ?",
+        (*states, *([of] if of else []), GROUPS),
     )
     return tuple(FailureGroup(*row) for row in rows)
 
@@ -218,16 +247,16 @@ def export_rows(connection: sqlite3.Connection, states: tuple[State, ...]) -> It
     marks = ",".join("?" * len(states))
     rows = connection.execute(f"{_EXPORT} WHERE j.state IN ({marks}) ORDER BY j.seq IS NULL, j.seq, j.id", states)
     for job_id, *facts in rows:
-        yield _export_row(facts, tuple(file for file in files_of(connection, job_id) if file.stored))
+        yield _export_row(connection, facts, tuple(file for file in files_of(connection, job_id) if file.stored))
 
 
 def export_row(connection: sqlite3.Connection, job_id: int) -> ExportRow:
     """One job with its input, its result and its files."""
     row = connection.execute(f"{_EXPORT} WHERE j.id = ?", (job_id,)).fetchone()
-    return _export_row(row[1:], tuple(file for file in files_of(connection, job_id) if file.stored))
+    return _export_row(connection, row[1:], tuple(file for file in files_of(connection, job_id) if file.stored))
 
 
-def _export_row(facts: Any, files: tuple[StoredFile, ...]) -> ExportRow:
+def _export_row(connection: sqlite3.Connection, facts: Any, files: tuple[StoredFile, ...]) -> ExportRow:
     seq, name, key, endpoint, origin, state, input_json, request_id, error_type, error, inference_s, units, body = facts
     return ExportRow(
         seq=seq,
@@ -236,7 +265,7 @@ def _export_row(facts: Any, files: tuple[StoredFile, ...]) -> ExportRow:
         endpoint=endpoint,
         origin=origin,
         state=State(state),
-        input_json=input_json,
+        input_json=uploads.named(connection, input_json),
         request_id=request_id,
         error_type=error_type,
         error=error,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.adapters.store.journal import STARTED
 from falbatch.core.identity import canonical_json
+from falbatch.core.model import Mode
 from falbatch.core.state import Event, State
 from falbatch.errors import StateError
 
@@ -30,6 +31,8 @@ _STATES: Final = {
 
 
 _NO_ANSWER: Final = ("no_answer", "the state file was lost between its submit and the answer", None)
+
+_ANSWER_LOST: Final = ("no_answer", "the state file was lost with the answer of its direct call", None)
 
 
 def take_in(connection: sqlite3.Connection, lines: Iterable[dict[str, Any]]) -> int:
@@ -63,6 +66,7 @@ def _take_in_line(connection: sqlite3.Connection, line: dict[str, Any]) -> set[i
     key, number = bytes.fromhex(line["key"]), line["attempt"]
     row = connection.execute("SELECT id, attempts FROM jobs WHERE key = ?", (key,)).fetchone()
     job_id, attempts = row or (_insert_job(connection, key, line), 0)
+    line = _without_answer(connection, job_id, line)
     outcome = None if line["event"] == STARTED else line["event"]
     known = connection.execute(
         "SELECT outcome FROM attempts WHERE job_id = ? AND attempt = ?", (job_id, number)
@@ -72,8 +76,8 @@ def _take_in_line(connection: sqlite3.Connection, line: dict[str, Any]) -> set[i
     why = line.get("why", _NO_ANSWER if outcome is None else (None, None, None))
     if known is None:
         connection.execute(
-            "INSERT INTO attempts (job_id, attempt, started_at, reserved_nano) VALUES (?, ?, ?, ?)",
-            (job_id, number, line.get("since", line["at"]), line.get("reserved", 0)),
+            "INSERT INTO attempts (job_id, attempt, started_at, reserved_nano, sent_sha256) VALUES (?, ?, ?, ?, ?)",
+            (job_id, number, line.get("since", line["at"]), line.get("reserved", 0), _sent(line)),
         )
     if outcome is not None:
         _end_attempt(connection, job_id, line, why[1])
@@ -83,6 +87,20 @@ def _take_in_line(connection: sqlite3.Connection, line: dict[str, Any]) -> set[i
     if number >= attempts or is_followed:
         _bring_up_to_date(connection, job_id, line, _STATES[outcome], why)
     return {job_id}
+
+
+def _without_answer(connection: sqlite3.Connection, job_id: int, line: dict[str, Any]) -> dict[str, Any]:
+    """A direct call's answer came with its acceptance, and went with the file: it is looked for in fal's list, by the
+    id that it named."""
+    (mode,) = connection.execute("SELECT mode FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if not Mode(mode).is_direct or "request_id" not in line:
+        return line
+    kept = {name: value for name, value in line.items() if name not in {"request_id", "followed"}}
+    return {**kept, "event": Event.NO_ANSWER.value, "named_id": line["request_id"], "why": _ANSWER_LOST}
+
+
+def _sent(line: dict[str, Any]) -> bytes | None:
+    return bytes.fromhex(line["sent"]) if "sent" in line else None
 
 
 def _is_news(outcome: str | None, known: str | None) -> bool:
@@ -104,7 +122,11 @@ def _insert_job(connection: sqlite3.Connection, key: bytes, line: dict[str, Any]
         (key, *what, canonical_json(line["input"]), line["at"]),
     )
     if line["batch"] is not None:
-        connection.execute("INSERT OR IGNORE INTO batch VALUES (1, ?, ?, '', ?, '{}')", line["batch"])
+        connection.execute(
+            "INSERT OR IGNORE INTO batch (one, name, target, manifest, created_at, runner)"
+            " VALUES (1, ?, ?, '', ?, '{}')",
+            line["batch"],
+        )
     return int(cursor.lastrowid or 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from falbatch.core.model import Mode
 from falbatch.core.money import Price, Purse
 from falbatch.core.reconcile import LostSubmit
 from falbatch.core.report import Money
@@ -59,7 +60,7 @@ def lost_submits(connection: sqlite3.Connection) -> list[LostSubmit]:
     """Submits that got no answer and whose request is not known; those under way now are none of them."""
     rows = connection.execute(
         "SELECT a.job_id, a.attempt, j.endpoint, j.input, a.started_at, a.ended_at, j.state, a.reserved_nano,"
-        " a.named_id"
+        " a.named_id, j.mode, a.sent_sha256"
         f" FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE {_LOST}"
         " AND NOT (j.state = 'submitting' AND a.attempt = j.attempts) ORDER BY a.started_at, a.job_id, a.attempt"
     )
@@ -75,8 +76,10 @@ def lost_submits(connection: sqlite3.Connection) -> list[LostSubmit]:
             is_unknown=state == State.UNKNOWN,
             reserved=reserved,
             named_id=named_id or "",
+            mode=Mode(mode),
+            sent_sha256=sent_sha256,
         )
-        for job_id, attempt, endpoint, given, started_at, ended_at, state, reserved, named_id in rows
+        for job_id, attempt, endpoint, given, started_at, ended_at, state, reserved, named_id, mode, sent_sha256 in rows
     ]
 
 
@@ -103,6 +106,12 @@ def is_under_way(connection: sqlite3.Connection, endpoint: str, input_json: byte
         ).fetchone()
         is not None
     )
+
+
+def is_left_open(connection: sqlite3.Connection, job_id: int) -> bool:
+    """True when the latest submit of a job that may have been accepted got no answer."""
+    found = connection.execute(f"SELECT 1 FROM jobs WHERE id = ? AND {LEFT_OPEN}", (job_id,)).fetchone()
+    return found is not None
 
 
 def unsettled_endpoints(connection: sqlite3.Connection) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from falbatch.adapters.store import uploads
 from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Item, JobKey, Mode
 from falbatch.core.naming import fold
@@ -42,6 +43,7 @@ def fill(connection: sqlite3.Connection, items: Iterable[Item]) -> int:
     connection.execute("PRAGMA temp_store = FILE")
     connection.execute("DROP TABLE IF EXISTS temp.stage")
     connection.execute(_TABLE)
+    uploads.begin_stage(connection)
     connection.execute("BEGIN")
     count = 0
     for chunk in _chunks(items):
@@ -218,6 +220,7 @@ def adopt(connection: sqlite3.Connection, *, whole: bool, at: float) -> None:
         " WHERE NOT EXISTS (SELECT 1 FROM jobs j WHERE j.key = s.key) ORDER BY seq",
         (at,),
     )
+    uploads.adopt_files(connection, whole=whole)
     connection.execute("DELETE FROM selection")
     if not whole:
         connection.execute("INSERT INTO selection SELECT j.id FROM stage s JOIN jobs j ON j.key = s.key")

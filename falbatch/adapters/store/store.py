@@ -8,7 +8,7 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
-from falbatch.adapters.store import journal, reader, spending, stage
+from falbatch.adapters.store import journal, reader, spending, stage, uploads
 from falbatch.adapters.store.apply import log_event
 from falbatch.adapters.store.database import DamagedState, open_reader, translated
 from falbatch.adapters.store.mend import keep_copy, open_mended
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from falbatch.core.changes import Change
+    from falbatch.core.fileinputs import FileMark, Upload
     from falbatch.core.money import Price, Purse
     from falbatch.core.plan import Again
     from falbatch.core.reconcile import LostSubmit
-    from falbatch.core.record import OpenJob, StoredFile, StoredResult
+    from falbatch.core.record import AttemptOnRecord, OpenJob, StoredFile, StoredResult
     from falbatch.core.report import BatchStatus
 
 
@@ -93,7 +94,8 @@ class Store:
     def _claim(self, name: str, target: str, manifest: str, at: float) -> None:
         runner = json.dumps({"pid": os.getpid(), "host": platform.node(), "since": at})
         self.connection.execute(
-            "INSERT INTO batch VALUES (1, ?, ?, ?, ?, ?) ON CONFLICT (one) DO UPDATE SET"
+            "INSERT INTO batch (one, name, target, manifest, created_at, runner) VALUES (1, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (one) DO UPDATE SET"
             " manifest = excluded.manifest, runner = excluded.runner",
             (name, target, manifest, at, runner),
         )
@@ -198,15 +200,54 @@ class Store:
         with self._reading():
             return spending.known_requests(self.reading, request_ids)
 
+    def upload_of(self, mark: FileMark, terms: str) -> Upload | None:
+        """The latest upload of a file of an input on these terms."""
+        with self._reading():
+            return uploads.latest(self.reading, mark, terms)
+
+    def paths_of(self, sha256: bytes) -> list[str]:
+        """Where a content lies on this machine, as last seen."""
+        with self._reading():
+            return uploads.paths_of(self.reading, sha256)
+
+    def urls_of(self, sha256: bytes) -> list[str]:
+        """Every URL that a content had at fal."""
+        with self._reading():
+            return uploads.urls_of(self.reading, sha256)
+
     def is_under_way(self, endpoint: str, input_json: bytes) -> bool:
         """True while a submit of this very input waits for its answer."""
         with self._reading():
             return spending.is_under_way(self.reading, endpoint, input_json)
 
+    def is_left_open(self, job_id: int) -> bool:
+        """True when the latest submit of a job that may have been accepted got no answer."""
+        with self._reading():
+            return spending.is_left_open(self.reading, job_id)
+
     def job(self, job_id: int) -> OpenJob:
         """One job as it stands now."""
         with self._reading():
             return reader.job(self.reading, job_id)
+
+    def attempt(self, job_id: int, attempt: int) -> AttemptOnRecord | None:
+        """One submit as it stands now; None when there was none."""
+        with self._reading():
+            return reader.attempt(self.reading, job_id, attempt)
+
+    def callback_secret(self) -> bytes | None:
+        """What makes this batch's callback tokens; None before the first run that needed it."""
+        with self._reading():
+            return reader.callback_secret(self.connection)
+
+    def keep_callback_secret(self, secret: bytes) -> None:
+        """Keep the secret for all later runs: calls may come late. A batch that has one keeps it. After `begin`."""
+
+        def work() -> None:
+            self.connection.execute("UPDATE batch SET callback_secret = coalesce(callback_secret, ?)", (secret,))
+
+        with translated(self.path):
+            in_transaction(self.connection, work)
 
     def purse(self, limit: int | None) -> Purse:
         """The batch's money as it stands on record."""

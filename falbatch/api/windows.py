@@ -1,0 +1,109 @@
+"""Small direct windows on fal: its models and their schemas. One question each, no state."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from falbatch.adapters.sandbox_process import sandbox
+from falbatch.api import connect
+from falbatch.core.fields import EndpointFields, endpoint_fields
+from falbatch.errors import CredentialsError, FalbatchError, FalUnreachable, HttpError, UsageError, WireError
+from falbatch.fal.catalogue import CatalogueClient, Model
+from falbatch.fal.hosts import Hosts
+from falbatch.fal.transport import Transport, TransportSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+__all__ = ["EndpointSchema", "Model", "as_told", "models", "origin_of", "schema"]
+
+MODELS_MOST: Final = 2_000
+"""Models read for one question; fal has some hundreds."""
+
+NETWORK_ADVICE: Final = "Check the network and the FAL_* and FALBATCH_* variables, then try again."
+KEY_ADVICE: Final = "Check the key: FAL_KEY, or --key-file."
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSchema:
+    """What an endpoint takes and gives."""
+
+    endpoint: str
+    document: dict[str, Any]
+    """The OpenAPI document as fal gave it."""
+    fields: EndpointFields
+
+
+@contextlib.contextmanager
+def origin_of(*, is_sandbox: bool) -> Iterator[str | None]:
+    """The origin of a sandbox that lives as long as this block; None without one."""
+    if not is_sandbox:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="falbatch-") as folder, sandbox(Path(folder)) as origin:
+        yield origin
+
+
+async def models(
+    query: str = "",
+    *,
+    category: str = "",
+    status: str = "",
+    limit: int = 100,
+    key_file: Path | None = None,
+    is_sandbox: bool = False,
+) -> list[Model]:
+    """The first `limit` of fal's models that match. A key is used when there is one. Raises `FalbatchError`."""
+    found: list[Model] = []
+    cursor: str | None = None
+    async with _catalogue(key_file, is_sandbox=is_sandbox) as catalogue:
+        while len(found) < min(limit, MODELS_MOST):
+            left = min(100, limit - len(found))
+            page = await catalogue.models(query, category=category, status=status, limit=left, cursor=cursor)
+            found += page.models
+            cursor = page.next_cursor
+            if cursor is None or not page.models:
+                break
+    return found[:limit]
+
+
+async def schema(endpoint: str, *, is_sandbox: bool = False) -> EndpointSchema:
+    """What `endpoint` takes and gives, by its own schema. Needs no key. Raises `FalbatchError`."""
+    async with _catalogue(None, is_sandbox=is_sandbox) as catalogue:
+        document = await catalogue.schema(endpoint)
+    return EndpointSchema(endpoint, document, endpoint_fields(document))
+
+
+@contextlib.asynccontextmanager
+async def _catalogue(key_file: Path | None, *, is_sandbox: bool) -> AsyncIterator[CatalogueClient]:
+    with origin_of(is_sandbox=is_sandbox) as origin:
+        hosts = Hosts.resolve(os.environ, origin=origin)
+        try:
+            credentials = connect.find_target(key_file=key_file, origin=origin).credentials
+        except CredentialsError:
+            if key_file is not None:
+                raise
+            credentials = None
+        async with Transport(settings=TransportSettings()) as transport:
+            try:
+                yield CatalogueClient(transport, hosts, credentials)
+            except (WireError, ValueError) as error:
+                raise as_told(error) from error
+
+
+def as_told(error: WireError | ValueError) -> FalbatchError:
+    """A failed call as the user is told about it, with its exit code."""
+    if isinstance(error, ValueError):
+        return UsageError(str(error))
+    if isinstance(error, HttpError):
+        if error.status in {401, 402, 403}:
+            return CredentialsError(f"fal refuses: {error}", advice=KEY_ADVICE)
+        if error.status == 429 or error.status >= 500:
+            return FalUnreachable(str(error), advice="Try again later.")
+        return UsageError(str(error))
+    return FalUnreachable(str(error), advice=NETWORK_ADVICE)
