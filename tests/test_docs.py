@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import re
 import shlex
 from pathlib import Path
 
+import fal_client
 import pytest
 
 import falbatch
-from falbatch.cli.commands import HANDLERS
+import falbatch.client
+from falbatch.cli import commands as batch_commands
+from falbatch.cli import windows
 from falbatch.cli.options import EXIT_CODES, build_parser
 from falbatch.core.manifest import parse_manifest
 from falbatch.core.state import TRANSITIONS
 from falbatch.errors import ExitCode
+from falbatch.fal.hosts import VARIABLES
+from falbatch.sandbox.faults import Do, Where
+from falbatch.sandbox.scenario import Scenario
 
 ROOT = Path(__file__).parents[1]
+HANDLERS = batch_commands.HANDLERS | windows.HANDLERS
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "falbatch" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -99,7 +107,7 @@ def test_the_picture_of_states_is_the_table() -> None:
 
 
 def test_files_named_in_the_architecture_exist() -> None:
-    named = set(re.findall(r"`((?:core|engine|fal|adapters|api|cli|sandbox)/[\w/]*\.py)`", ARCHITECTURE))
+    named = set(re.findall(r"`((?:core|engine|fal|client|adapters|api|cli|sandbox)/[\w/]*\.py)`", ARCHITECTURE))
     assert len(named) > 15
     for name in named:
         assert (ROOT / "falbatch" / name).is_file(), name
@@ -110,7 +118,7 @@ def test_dependencies_have_their_reasons() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["sandbox"], *extras["parquet"], *extras["bench"]]
+    wanted = [*project["dependencies"], *extras["sandbox"], *extras["webhooks"], *extras["parquet"], *extras["bench"]]
     names = {re.split(r"[><=\[]", requirement)[0] for requirement in wanted}
     table = ARCHITECTURE.partition("## Dependencies")[2].partition("## Decisions")[0]
     assert {name for name in names if name not in table} == set()
@@ -126,3 +134,31 @@ def test_the_ci_runs_the_readmes_own_command() -> None:
     lines = [line for line in README.splitlines() if line.startswith("python3 -m venv") and line.endswith("pytest")]
     assert len(lines) == 1
     assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def column(heading: str) -> set[str]:
+    """The words in code marks of a table's first column, by the table's first heading."""
+    table = README.partition(f"\n| {heading} |")[2].partition("\n\n")[0]
+    return {word for line in table.splitlines() for word in re.findall(r"`([\w]+)", line.split(" | ")[0])}
+
+
+def test_every_fault_and_scenario_key_is_in_the_readme() -> None:
+    assert column("`on`") == {where.value for where in Where}
+    assert column("`do`") == {do.value for do in Do}
+    assert column("Scenario key") >= {field.name for field in dataclasses.fields(Scenario)}
+
+
+def test_every_variable_that_names_fal_is_in_the_readme() -> None:
+    assert column("Variable") == {*VARIABLES.values(), "FAL_RUN_HOST", "FAL_QUEUE_RUN_HOST", "FALBATCH_ORIGIN"}
+
+
+def test_every_official_call_stands_beside_ours() -> None:
+    table = README.partition("### Moving from fal_client")[2].partition("\n## ")[0]
+    named = set(re.findall(r"[a-zA-Z_]+", table))
+    public = [name for name in fal_client.__all__ if not name.startswith("__")]
+    stems = {name.removesuffix("_async").removeprefix("Sync").removeprefix("Async") for name in public}
+    assert {stem for stem in stems if stem not in named and f"Async{stem}" not in named} <= {
+        "RequestHandle",
+        "RealtimeConnection",
+    }
+    assert not [name for name in public if not hasattr(falbatch.client, name)]
