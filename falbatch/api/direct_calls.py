@@ -127,8 +127,8 @@ def _goes_on(value: Any) -> bool:
 
 
 _NEVER_BEGAN: Final = frozenset({401, 402, 403, 408, 429, 499})
-"""Statuses that say of a call that it was not carried out, or not to its end: a stream that began was, so as a word of one
-of its parts (a node of a workflow) they say nothing of the kind."""
+"""Statuses that say of a call that it was not carried out, or not to its end. A stream that began was: from one of its
+parts (a node of a workflow) they say nothing of the kind."""
 
 
 def _status_of(said: Any, stream: EventStream) -> int:

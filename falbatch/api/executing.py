@@ -84,15 +84,29 @@ async def execute(
 
 
 async def perform(execution: Execution, store: Store, *, watch_signals: bool) -> None:
-    """Run `execution` with the store's writer beside it, so that what was handed over is written whatever happens."""
+    """Run `execution` with the store's writer beside it, so that what was handed over is written whatever happens.
+
+    Cancelling it is a stop: calls that are paid for get their moment, not all the time that they may take.
+    """
     writer = store.new_writer()
+    is_over = False
+
+    async def stop_when_cancelled() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if not is_over:
+                execution.stop("the caller was cancelled")
+
     async with anyio.create_task_group() as helpers:
         helpers.start_soon(writer.run)
+        helpers.start_soon(stop_when_cancelled)
         if watch_signals:
             helpers.start_soon(signals.watch, execution.stop)
         try:
             await execution.run()
         finally:
+            is_over = True
             writer.close()
             with anyio.CancelScope(shield=True):
                 await writer.closed.wait()

@@ -133,8 +133,13 @@ class AsyncClient(Uploading, Sockets, Webhooks):
             try:
                 events = await repeat(opened, self.connections.settings.repeats, if_=may_pay_again)
                 remember(events.headers)
+                is_empty = True
                 async for event in events:
+                    is_empty = False
                     yield event.data if event.value is None and event.data != b"null" else event.value
+                if is_empty:  # an end in peace looks the same: but what was paid for has not come
+                    words = f"the stream of {application} ended without an event"
+                    raise TransportError(words, sent=True, kind="empty_stream")
             except WireError as error:
                 raise _lost_or_failed(error, watched, session, idle_s) from error
 

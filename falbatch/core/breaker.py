@@ -23,5 +23,13 @@ class Streak:
         return Streak(failure.error_type, 1)
 
 
-OWN_TROUBLE = ("file_gone", "file_refused", "result_gone", "file_missing", "file_changed", "file_too_large")
+OWN_TROUBLE = (
+    "file_gone",
+    "file_refused",
+    "result_gone",
+    "file_missing",
+    "file_changed",
+    "file_too_large",
+    "upload_failed",
+)
 """Failures that say nothing about the endpoint: its work was done, or it was not asked."""

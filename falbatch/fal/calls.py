@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from falbatch.errors import ReplyError
+from falbatch.exactjson import parse_json
 from falbatch.fal.endpoint import EndpointId
+from falbatch.fal.exchange import label_of
 from falbatch.fal.problems import parse_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from falbatch.errors import HttpError
     from falbatch.fal.auth import Credentials
-    from falbatch.fal.exchange import Reply
+    from falbatch.fal.exchange import Exchange, Reply
 
 _MAX_FORMED = 256  # a batch uses a handful of endpoints, thousands of times each
 
@@ -36,6 +39,30 @@ def call_path_once(endpoint: str, path: str) -> str:
     """As `call_path`, but a `path` that the endpoint ends with already is not appended again (fal-protocol §2)."""
     more = path.strip("/")
     return call_path(endpoint, "" if f"/{endpoint_of(endpoint)}".endswith(f"/{more}") else more)
+
+
+async def read_object(
+    transport: Exchange,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    max_bytes: int,
+    redact: Callable[[str], str],
+) -> tuple[dict[str, Any], str]:
+    """The JSON object at `url`, and the call's name for messages. Raises HttpError, ReplyError, TransportError."""
+    call = label_of("GET", url)
+    reply = await transport.request("GET", url, headers=headers, body=None, timeout_s=timeout_s, max_bytes=max_bytes)
+    if not 200 <= reply.status < 300:
+        raise parse_error(reply.status, reply.headers, reply.body, call=call, redact=redact)
+    try:
+        document = parse_json(reply.body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        # Without a request id: the header's would be this call's own, not a job's.
+        raise ReplyError(f"{call}: the reply is not the JSON it should be")
+    return document, call
 
 
 class Caller:

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from falbatch.errors import ReplyError
-from falbatch.exactjson import parse_json
+from falbatch.fal.calls import read_object
 from falbatch.fal.endpoint import EndpointId
-from falbatch.fal.exchange import label_of
-from falbatch.fal.problems import parse_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,19 +102,9 @@ class CatalogueClient:
         return document
 
     async def _get(self, url: str, headers: Mapping[str, str]) -> tuple[dict[str, Any], str]:
-        call = label_of("GET", url)
-        reply = await self._transport.request(
-            "GET", url, headers=headers, body=None, timeout_s=TIMEOUT_S, max_bytes=MAX_BYTES
+        return await read_object(
+            self._transport, url, headers=headers, timeout_s=TIMEOUT_S, max_bytes=MAX_BYTES, redact=self._redact
         )
-        if not 200 <= reply.status < 300:
-            raise parse_error(reply.status, reply.headers, reply.body, call=call, redact=self._redact)
-        try:
-            document = parse_json(reply.body)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise ReplyError(f"{call}: the reply is not the JSON it should be")
-        return document, call
 
 
 def _model(entry: Any) -> Model | None:

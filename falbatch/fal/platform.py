@@ -16,9 +16,8 @@ from urllib.parse import urlencode
 
 from falbatch.errors import ReplyError, TransportError
 from falbatch.exactjson import parse_json
+from falbatch.fal.calls import read_object
 from falbatch.fal.endpoint import EndpointId
-from falbatch.fal.exchange import label_of
-from falbatch.fal.problems import parse_error
 from falbatch.fal.wire import is_request_id
 
 if TYPE_CHECKING:
@@ -164,20 +163,9 @@ class PlatformClient:
             )
         # Endpoint ids have no comma in them, so a bare one can only part two of them.
         url = f"{self._hosts.api}/{path}?{urlencode(query, safe=',')}"
-        call = label_of("GET", url)
-        reply = await self._transport.request(
-            "GET", url, headers=self._headers, body=None, timeout_s=timeout_s, max_bytes=max_bytes
+        return await read_object(
+            self._transport, url, headers=self._headers, timeout_s=timeout_s, max_bytes=max_bytes, redact=self._redact
         )
-        if not 200 <= reply.status < 300:
-            raise parse_error(reply.status, reply.headers, reply.body, call=call, redact=self._redact)
-        try:
-            document = parse_json(reply.body)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            # Without a request id: the header's would be this call's own, not a job's.
-            raise ReplyError(f"{call}: the reply is not the JSON it should be")
-        return document, call
 
 
 def _listed(item: Any, asked: str) -> ListedRequest | None:

@@ -12,11 +12,11 @@ from falbatch.adapters.localfiles import Content, Stamp
 from falbatch.adapters.store import stage, uploads
 from falbatch.adapters.store.database import open_empty
 from falbatch.adapters.store.store import Store
-from falbatch.core.changes import InputFailed, SubmitStarted, UploadStored
+from falbatch.core.changes import InputFailed, Stuck, SubmitNotAccepted, SubmitStarted, UploadStored
 from falbatch.core.classify import Failure
 from falbatch.core.fileinputs import FileMark, Travel, Upload
 from falbatch.core.identity import canonical_json
-from falbatch.core.state import State
+from falbatch.core.state import Event, State
 from tests.adapters.conftest import AT, adopt, item, planned, recording
 
 if TYPE_CHECKING:
@@ -81,6 +81,28 @@ async def test_an_input_that_cannot_be_sent_ends_its_job(tmp_path: Path) -> None
             await store.record(InputFailed(1, AT, Failure("file_changed", "it did")))
         assert store.job(1).state is State.FAILED
         assert [group.error_type for group in store.status().failures] == ["file_changed"]
+
+
+async def test_a_job_is_left_open_until_a_later_submit_has_an_answer(tmp_path: Path) -> None:
+    """`InputFailed` must not end it: its first submit may have run."""
+    failure = Failure("no_answer", "none")
+    with planned(tmp_path / "falbatch.db", [item(0), item(1)]) as store:
+        async with recording(store):
+            await store.record(SubmitStarted(1, 1, AT), SubmitNotAccepted(1, 1, AT, Event.NO_ANSWER, failure))
+            assert store.is_left_open(1)
+            assert not store.is_left_open(2)
+            store._open_again([1], Event.REOPENED, AT)
+            await store.record(SubmitStarted(1, 2, AT), SubmitNotAccepted(1, 2, AT, Event.REFUSED, failure))
+            assert store.is_left_open(1)
+            await store.record(Stuck(1, AT, Failure("file_missing", "it is")))
+        assert store.job(1).state is State.PLANNED
+        store.resume(at=AT)
+        assert store.job(1).state is State.UNKNOWN
+        store._open_again([1], Event.REOPENED, AT)
+        store.new_writer()
+        async with recording(store):
+            await store.record(SubmitStarted(1, 3, AT), SubmitNotAccepted(1, 3, AT, Event.REJECTED, failure))
+        assert not store.is_left_open(1)
 
 
 async def test_what_left_is_known_by_its_hash(tmp_path: Path) -> None:

@@ -140,10 +140,9 @@ def _change(event: Event) -> Change | None:
             return finished(1)[0]
         case Event.FILES_STORED:
             return changes.FilesStored(1, AT)
-        case Event.FILES_GONE:
-            return changes.FilesGone(1, AT, FAILURE)
-        case Event.INPUT_FAILED:
-            return changes.InputFailed(1, AT, FAILURE)
+        case Event.FILES_GONE | Event.INPUT_FAILED:
+            kind = changes.FilesGone if event is Event.FILES_GONE else changes.InputFailed
+            return kind(1, AT, FAILURE)
         case Event.REOPENED | Event.FILES_WANTED:
             return None
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SCHNELL = "fal-ai/flux/schnell"
 REALTIME = "fal-ai/fast-lcm-diffusion"
-ID = "0b7c1f3e-2a64-4a1c-9d0e-5f1f7f6f2b11"
 
 
 @pytest.fixture(autouse=True)
@@ -52,11 +51,13 @@ def test_a_paid_output_is_printed_though_its_files_cannot_be_had(shell: Shell) -
 
 
 def test_a_time_that_is_over_ends_any_way_of_calling(shell: Shell) -> None:
+    said = shell.falbatch("call", SCHNELL, "prompt=x").err
+    request_id = said.split()[1]
     shell.sandbox.add_faults([{"on": "realtime", "do": "hang"}, {"on": "status", "do": "hang"}])
     ran = shell.falbatch("call", REALTIME, "prompt=x", "--realtime", "--timeout", "0.5")
     assert (ran.code, "timed out after 0.5 seconds" in ran.err) == (3, True)
-    ran = shell.falbatch("call", SCHNELL, "--result", ID, "--timeout", "0.5")
-    assert (ran.code, f"{ID} timed out" in ran.err, "not cancelled" in ran.err) == (3, True, True)
+    ran = shell.falbatch("call", SCHNELL, "--result", request_id, "--timeout", "0.5")
+    assert (ran.code, f"{request_id} timed out" in ran.err, "not cancelled" in ran.err) == (3, True, True)
     assert "cancel" not in shell.sandbox.stats()["requests"]
 
 

@@ -222,6 +222,12 @@ async def test_a_run_whose_time_is_over_says_that_it_may_cost(client: AsyncClien
     assert sum(requests(sandbox).get("run", {}).values()) <= 1
 
 
+async def test_a_stream_without_an_event_is_lost(client: AsyncClient, sandbox: SandboxProcess) -> None:
+    sandbox.add_faults([{"on": "stream", "do": "wrong_type"}])
+    with pytest.raises(FalClientLostRequestError, match="without an event"):
+        await anext(client.stream(FAST, ASKED))
+
+
 async def test_uploads_arrive(client: AsyncClient, sandbox: SandboxProcess, tmp_path: Path) -> None:
     path = tmp_path / "größe.txt"
     path.write_text("from a file")
@@ -354,7 +360,7 @@ async def test_times_that_nobody_could_answer_in_cost_nothing(
 
 
 async def test_a_socket_that_does_not_open_has_cost_nothing(client: AsyncClient, sandbox: SandboxProcess) -> None:
-    for fault in ("status:503", "drop_after"):
+    for fault in ("status:503", "drop_before"):
         sandbox.clear_faults()
         sandbox.add_faults([{"on": "realtime", "do": fault}])
         for opened in (client.realtime(FAST, use_jwt=False), client.ws_connect(FAST, path="realtime", use_jwt=False)):

@@ -32,7 +32,7 @@ def test_nothing_failed_yet() -> None:
 
 
 def test_failures_that_are_not_the_endpoints_are_known() -> None:
-    before_it_was_asked = {"file_missing", "file_changed", "file_too_large"}
+    before_it_was_asked = {"file_missing", "file_changed", "file_too_large", "upload_failed"}
     assert set(OWN_TROUBLE) == {"file_gone", "file_refused", "result_gone"} | before_it_was_asked
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tests.faults.harness import (
     Client,
     assert_nothing_charged_twice,
+    wait_until,
 )
 from tests.sandbox_process import SandboxProcess
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 def calls(fal: SandboxProcess) -> dict[str, object]:
     """Every call that a client made so far, by route and status."""
     return {route: count for route, count in fal.stats()["requests"].items() if route != "sandbox"}
+
+
+def submits(fal: SandboxProcess) -> int:
+    """Submits that fal answered so far."""
+    return int(sum(fal.stats()["requests"].get("submit", {}).values()))
 
 
 def test_a_finished_batch_run_again_submits_nothing(tmp_path: Path) -> None:
@@ -54,7 +60,9 @@ def test_a_request_of_an_earlier_run_that_fails_is_tried_again_by_one_coroutine(
         text = manifest.read_text().replace("first_s: 0.05, cap_s: 0.4", "first_s: 4, cap_s: 4")
         manifest.write_text(text + "budget: {max_equal_failures: null}\n")
         fal.add_faults([{"on": "submit", "do": "fail:runner_disconnected", "times": 40}])
-        assert client.kill_after(1.3, "--where", "row.value >= 360")
+        with client.start("--where", "row.value >= 360") as process:
+            wait_until(lambda: submits(fal) >= 16, seconds=30, what="requests are at fal")
+            process.kill()
         at_fal = client.query("SELECT count(*) FROM jobs WHERE state = 'submitted'")[0][0]
         code, report = client.run()
         ledger = fal.ledger()

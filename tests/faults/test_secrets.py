@@ -223,7 +223,9 @@ def test_the_sandbox_keeps_no_key(tmp_path: Path, fal: SandboxProcess) -> None:
     user.ended.append(Ended(0, json.dumps(fal.ledger()) + json.dumps(fal.stats()), ""))
     fal.kill()
     user.ended.append(Ended(0, "", fal.errors))
-    assert b"a kite" in b"".join(place.read_bytes() for place in (tmp_path / "fal").iterdir()), "it keeps all else"
+    assert b"a kite" in b"".join(place.read_bytes() for place in (tmp_path / "fal").rglob("*") if place.is_file()), (
+        "it keeps all else"
+    )
     assert found(tmp_path, user.ended) == []
 
 
