@@ -136,7 +136,8 @@ async def upload(
     lifecycle = None if expires_in is None else _lifecycle(expires_in)
     for path in paths:
         if not path.is_file():
-            raise UsageError(f"{path}: there is no such file", advice="Nothing was uploaded.")
+            what = "this is a folder" if path.is_dir() else "there is no such file"
+            raise UsageError(f"{path}: {what}", advice="Nothing was uploaded.")
     async with _client(key_file, is_sandbox=is_sandbox) as (client, _):
         for path in paths:
             yield path, await _uploaded(client, path, lifecycle)

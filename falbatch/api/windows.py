@@ -26,7 +26,7 @@ MODELS_MOST: Final = 2_000
 """Models read for one question; fal has some hundreds."""
 
 NETWORK_ADVICE: Final = "Check the network and the FAL_* and FALBATCH_* variables, then try again."
-KEY_ADVICE: Final = "Check the key: FAL_KEY, or --key-file."
+KEY_ADVICE: Final = "Check the key (FAL_KEY, or --key-file), and the balance and limits in fal's dashboard."
 
 
 @dataclass(frozen=True, slots=True)

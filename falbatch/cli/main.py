@@ -14,7 +14,7 @@ import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from falbatch.cli.options import build_parser
+from falbatch.cli.options import parse
 from falbatch.errors import DiskFull, ExitCode, FalbatchError, ManifestError, OutputError
 
 if TYPE_CHECKING:
@@ -37,9 +37,8 @@ GONE: Final = frozenset({errno.EPIPE, errno.EIO})
 def run_command(arguments: Sequence[str]) -> int:
     """Parse `arguments`, do what they say, return the exit code. Never raises for what a user can cause."""
     with _lasting_streams() as stdout:
-        parser = build_parser()
         try:
-            options = parser.parse_args(arguments)
+            options = parse(arguments)
         except SystemExit as leave:  # argparse has written its message
             code = int(leave.code or 0)
             return guarded(lambda: code, is_json=False)

@@ -6,9 +6,12 @@ import argparse
 from decimal import Decimal, InvalidOperation
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.cli.window_options import add_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 EXIT_CODES: Final = {
     0: "all done",
@@ -44,6 +47,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """`arguments` understood. What is wrong is told with the usage of the command it was said to; then SystemExit.
+
+    argparse takes NAME=VALUE words together only: those of `call` that stand after an option join the others here.
+    """
+    options, left = build_parser().parse_known_args(arguments)
+    if left and options.command == "call" and not any(word.startswith("-") for word in left):
+        options.fields += left
+    elif left:
+        options.parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
+
+
 def _epilog(codes: tuple[int, ...], *examples: str) -> str:
     shown = "\n".join(f"  {code:>3}  {EXIT_CODES[code]}" for code in codes)
     return "examples:\n" + "\n".join(f"  {line}" for line in examples) + f"\n\nexit codes:\n{shown}"
@@ -60,6 +76,7 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **kwargs,
     )
+    parser.set_defaults(parser=parser)
     return parser
 
 
@@ -164,6 +181,9 @@ def _plan(commands: Any) -> None:
     )
     _common(parser)
     _part(parser)
+    parser.add_argument(
+        "--sandbox", action="store_true", help="as for `run`; a plan asks nobody, so it changes nothing"
+    )
 
 
 def _status(commands: Any) -> None:

@@ -64,8 +64,9 @@ def resubmit_warning(plan: Plan) -> str:
     """What submitting unknown jobs again may cost."""
     cost = f" (up to {in_dollars(plan.at_risk)} more)" if plan.at_risk else ""
     return (
-        f"warning: {plan.resubmitted:,} of them are unknown jobs, submitted before without an answer and not in fal's"
-        f" request list. fal may have run them all the same: each may be charged a second time{cost}."
+        f"warning: {plan.resubmitted:,} of them are unknown jobs, submitted before without an answer, whose results"
+        " fal's request list does not give. fal may have run them all the same: each may be charged a second time"
+        f"{cost}."
     )
 
 

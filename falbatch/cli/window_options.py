@@ -45,8 +45,8 @@ def _call(commands: Any, command: Make) -> None:
         "fields",
         metavar="NAME=VALUE",
         nargs="*",
-        help="fields of the input. A value that is JSON is taken as such (7, true, null, [1,2]), else it is text;"
-        " a.b=1 sets a field of a field; NAME=@FILE uploads a file and gives its URL",
+        help="fields of the input. A value that is JSON is taken as such (7, true, null, [1,2]), else it is text"
+        " (NAME='\"7\"' is the text 7); a.b=1 sets a field of a field; NAME=@FILE uploads a file and gives its URL",
     )
     parser.add_argument(
         "--input", metavar="FILE", type=Path, help="the input as a JSON or YAML file; fields come over it"

@@ -57,7 +57,8 @@ def do_call(options: argparse.Namespace) -> int:
     try:
         files = anyio.run(lambda: calling.call(asked, listen))
     except KeyboardInterrupt:
-        teller.say_how_to_go_on()
+        if not options.sandbox:  # which ends with us
+            teller.say_how_to_go_on()
         raise
     for path in files:
         print(options.output / path, file=sys.stderr)

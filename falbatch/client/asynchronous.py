@@ -18,7 +18,7 @@ from falbatch.client.asking import Extras, Priority, SubmitExtras, options_of, s
 from falbatch.client.connections import USER_AGENT, ClientSettings, Connections, Watched
 from falbatch.client.context import remember
 from falbatch.client.encoding import body_of, output_of
-from falbatch.client.errors import LOST_RUN, LOST_SUBMIT, FalClientError, FalClientTimeoutError, client_error
+from falbatch.client.errors import CANCELLED, LOST_RUN, LOST_SUBMIT, FalClientError, FalClientTimeoutError, client_error
 from falbatch.client.handles import AsyncRequestHandle, cancel_quietly
 from falbatch.client.realtime import Sockets
 from falbatch.client.submitting import CANCEL_S, Submission
@@ -52,6 +52,8 @@ class AsyncClient(Uploading, Sockets, Webhooks):
     def __init__(
         self, key: str | None = None, default_timeout: float = 120.0, *, settings: ClientSettings | None = None
     ) -> None:
+        self.key = key
+        """The key that was given; None for the environment's."""
         self.default_timeout = default_timeout
         """Seconds for a submit to be answered."""
         self.connections = Connections(key, settings or ClientSettings())
@@ -230,7 +232,7 @@ class AsyncClient(Uploading, Sockets, Webhooks):
                 raise
         known = handle or submission.late
         raise FalClientTimeoutError(
-            client_timeout or 0.0, known.request_id if known else None, advice="" if known else LOST_SUBMIT
+            client_timeout or 0.0, known.request_id if known else None, advice=CANCELLED if known else LOST_SUBMIT
         )
 
     async def get_handle(self, application: str, request_id: str) -> AsyncRequestHandle:

@@ -31,6 +31,8 @@ LOST_SUBMIT: Final = (
     "The request may exist and be billed: before you submit it again, look for it in fal's dashboard "
     "(https://fal.ai/dashboard/requests) or, once it is over, in the platform API's list of requests."
 )
+CANCELLED: Final = "fal was asked to cancel it; what ran already may finish, and be billed."
+NOT_SENT: Final = "Nothing was sent. Check the network and the FAL_* and FALBATCH_* variables."
 LOST_RUN: Final = (
     "It may have run, or still run, and be billed; its answer is lost. Before you call again, look at fal's dashboard "
     "(https://fal.ai/dashboard/requests); what must not be lost goes through submit() or subscribe()."
@@ -144,7 +146,8 @@ def client_error(
             kind, sent = error.kind, error.sent
             if lost and sent:
                 return FalClientLostRequestError(str(error), kind=kind, sent=True, request_id=request_id, advice=lost)
-            return FalClientConnectionError(str(error), kind=kind, sent=sent, request_id=request_id)
+            advice = "" if sent else NOT_SENT
+            return FalClientConnectionError(str(error), kind=kind, sent=sent, request_id=request_id, advice=advice)
         case _:
             known = request_id or getattr(error, "request_id", "") or None
             return FalClientError(str(error), request_id=known, advice=lost)

@@ -41,6 +41,11 @@ class SyncClient:
         self._end = weakref.finalize(self, self.door.close)
 
     @property
+    def key(self) -> str | None:
+        """The key that was given; None for the environment's."""
+        return self.asynchronous.key
+
+    @property
     def default_timeout(self) -> float:
         """Seconds for a submit to be answered."""
         return self.asynchronous.default_timeout

@@ -202,10 +202,10 @@ def _dollars(nano: int | None) -> float | None:
 def exit_code_of(status: BatchStatus, *, whole_run: bool = True) -> ExitCode:
     """0 when every job is done; 3 when some failed, are unknown or could not be finished.
 
-    `whole_run=False` is for a part of the manifest: jobs that were not asked for are not missed.
+    `whole_run=False` is for a part of the manifest: jobs that were not asked for are not missed. Those that could not
+    be brought on their way (a file that did not get through) are.
     """
     lacking = status.count(State.FAILED, State.CANCELLED, State.UNKNOWN, State.SUBMITTING)
     lacking += status.count(State.SUBMITTED, State.COMPLETED)
-    if whole_run:
-        lacking += status.count(State.PLANNED)
+    lacking += status.count(State.PLANNED) if whole_run else sum(group.count for group in status.stuck)
     return ExitCode.INCOMPLETE if lacking else ExitCode.OK

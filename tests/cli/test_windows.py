@@ -180,3 +180,24 @@ def test_a_call_that_is_stopped_says_how_to_collect_its_result(shell: Shell, slo
     )
     assert (ran.code, slow.ledger()["count"]) == (0, 1), ran.err
     assert [path.suffix for path in (shell.folder / "waves").iterdir()] == [".mp4"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("call", SCHNELL, "--run", "prompt=x", "--json", *SMALL),
+        ("call", "--run", SCHNELL, *SMALL, "--json", "prompt=x"),
+        ("call", SCHNELL, *SMALL, "--run", "prompt=x", "--json"),
+    ],
+)
+def test_fields_and_options_stand_in_any_order(words: tuple[str, ...], shell: Shell) -> None:
+    ran = shell.falbatch(*words)
+    assert (ran.code, len(ran.objects())) == (0, 1), ran.err
+
+
+def test_an_option_that_does_not_exist_is_told_with_the_commands_own_usage(shell: Shell) -> None:
+    for words in (("call", SCHNELL, "prompt=x", "--nope"), ("plan", "m.yaml", "--nope"), ("models", "x", "--nope")):
+        ran = shell.falbatch(*words)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith(f"usage: falbatch {words[0]} ")
+        assert "--nope" in ran.err

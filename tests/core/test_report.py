@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from falbatch.core.money import NANO
@@ -52,12 +54,18 @@ def status(**counts: int) -> BatchStatus:
 )
 def test_one_job_in_a_state_decides_the_exit_code(state: State, whole: ExitCode, part: ExitCode) -> None:
     counts = {"done": 5, state.value: 1}
-    assert exit_code_of(status(**counts)) is whole
-    assert exit_code_of(status(**counts), whole_run=False) is part
+    batch = replace(status(**counts), stuck=())
+    assert exit_code_of(batch) is whole
+    assert exit_code_of(batch, whole_run=False) is part
+
+
+def test_a_job_that_could_not_be_brought_on_its_way_is_missed_in_a_part_too() -> None:
+    stuck = (FailureGroup("not_uploaded", 1, "its file did not get through", "a-4"),)
+    assert exit_code_of(replace(status(done=5, planned=1), stuck=stuck), whole_run=False) is ExitCode.INCOMPLETE
 
 
 def test_an_empty_batch_is_in_order() -> None:
-    assert exit_code_of(status()) is ExitCode.OK
+    assert exit_code_of(replace(status(), stuck=())) is ExitCode.OK
 
 
 def test_counts_add_up() -> None:
