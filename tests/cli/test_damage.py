@@ -72,11 +72,20 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lives]:
         shutil.copytree(shell.folder, base / "clean")
         assert shell.falbatch("run", "small.yaml", **{VARIABLE: "after.ResultStored#2"}).code == -signal.SIGKILL
         shutil.copytree(shell.folder, base / "killed")
-        time.sleep(0.5)  # what was on its way to fal when the run died is there now
-        paid = paid_by_input(fal)
+        paid = settled(fal)
         assert FIRST < len(paid) < JOBS, "killed in the middle"
         assert state_of(Shell(base / "killed", fal)).with_name("falbatch.db-wal").stat().st_size > 0
         yield Lives(base, fal, paid)
+
+
+def settled(fal: SandboxProcess) -> Counter[str]:
+    """What fal has run once nothing more arrives: what was on its way when the run died is there then."""
+    paid, calm = paid_by_input(fal), 0
+    while calm < 4:
+        time.sleep(0.3)
+        now = paid_by_input(fal)
+        paid, calm = now, calm + 1 if now == paid else 0
+    return paid
 
 
 def state_of(shell: Shell) -> Path:
