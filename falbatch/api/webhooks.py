@@ -12,7 +12,6 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from falbatch.adapters import callbacks
 from falbatch.core.callback import SECRET_BYTES, CallbackUrls, attempt_of, parse_place
 from falbatch.core.events import CallbacksCounted, Listener, Notice
 from falbatch.errors import UsageError
@@ -22,6 +21,7 @@ from falbatch.fal.webhooks import SIGNATURE_HEADERS, Delivery, Jwks, Outcome
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from falbatch.adapters import callbacks
     from falbatch.adapters.store.store import Store
     from falbatch.api.connect import Target
     from falbatch.core.callback import CallbackPlace
@@ -87,6 +87,8 @@ class Door:
     @contextlib.asynccontextmanager
     async def opened(self, rest_url: str) -> AsyncIterator[Door]:
         """Listen. Raises `UsageError` when that cannot be done, or `cryptography` is missing."""
+        from falbatch.adapters import callbacks  # a server's code, of no use to most runs
+
         settings = callbacks.Settings(
             SIGNATURE_HEADERS, host=self._place.host, port=self._place.port, prefix=self._place.path
         )

@@ -75,7 +75,7 @@ class _Rounds:
                 self._number += 1
                 name = f"{self._seed}:{self._number}"
             try:
-                tally = play(name)
+                tally = play(name, kills=self._kills)
             except Exception:  # noqa: BLE001  (whatever it is, the round is worth a look)
                 with self._lock:
                     self._failed = name

@@ -38,7 +38,7 @@ def test_the_command_of_the_readme_kills_and_says_what_it_found() -> None:
 def test_a_broken_promise_is_named_with_the_command_that_plays_it_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(_seed: str) -> Tally:
+    def broken(_seed: str, *, kills: int) -> Tally:
         raise AssertionError("paid twice")
 
     monkeypatch.setattr(command_line, "play", broken)
