@@ -13,7 +13,7 @@ from tests.faults.rounds import Tally, play
 
 ROOT = Path(__file__).parents[2]
 
-KILLS = 12
+KILLS = 6
 """In each of four tests, which share the processors. The gate has ten minutes; hundreds are for the command."""
 
 
