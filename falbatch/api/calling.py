@@ -221,8 +221,9 @@ async def _uploaded(client: AsyncClient, path: Path, lifecycle: StorageSettings 
 
 
 def _lifecycle(expires_in: str) -> StorageSettings:
+    given: Any = int(expires_in) if expires_in.isdecimal() else expires_in  # a word or seconds: checked by the settings
     try:
-        return StorageSettings(expires_in=int(expires_in) if expires_in.isdecimal() else expires_in)  # type: ignore[arg-type]  # checked by it
+        return StorageSettings(expires_in=given)
     except ValueError as error:
         raise UsageError(f"--expires-in: {error}") from error
 

@@ -5,6 +5,7 @@ Equal values give equal bytes, so a file is named, compared and resumed without 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
@@ -22,18 +23,18 @@ _EXTENSIONS: Final[Mapping[str, str]] = {"jpeg": "jpg", "png": "png", "webp": "w
 
 
 @dataclass(frozen=True, slots=True)
-class Medium:
+class Medium(ABC):
     """One file to be made. The base of all kinds."""
 
     @property
+    @abstractmethod
     def content_type(self) -> str:
         """`image/jpeg` and so on."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def extension(self) -> str:
         """Without the dot."""
-        raise NotImplementedError
 
     @property
     def name(self) -> str:

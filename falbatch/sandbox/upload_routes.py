@@ -258,10 +258,10 @@ def _operation(call: Call, step: str, account: str, run: Callable[[], Awaitable[
     return Operation(Target(Where.UPLOAD, step, call.path, key), run, account=account)
 
 
-def _etags_in_order(listed: object) -> list[str]:
+def _etags_in_order(listed: Any) -> list[str]:
     """The etags of a list of parts by part number, with quotes; empty when it is no such list."""
     try:
-        parts = sorted((entry["partNumber"], entry["etag"]) for entry in listed)  # type: ignore[attr-defined]
+        parts = sorted((entry["partNumber"], entry["etag"]) for entry in listed)
         return [f'"{etag.strip(chr(34))}"' for _, etag in parts]
     except (TypeError, LookupError, AttributeError):
         return []

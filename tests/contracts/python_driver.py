@@ -296,8 +296,8 @@ def main() -> None:
     fal = importlib.import_module(name)
     if name == "fal_client":
         # The hosts that it cannot be told by the environment (the constants that its users patch, too).
-        inside = importlib.import_module("fal_client.client")
-        inside.REST_URL, inside.CDN_URL = f"{origin}/rest", f"{origin}/cdn"  # type: ignore[attr-defined]
+        inside: Any = importlib.import_module("fal_client.client")
+        inside.REST_URL, inside.CDN_URL = f"{origin}/rest", f"{origin}/cdn"
     door = Door(fal, origin, is_async=way == "async")
     answers = asyncio.run(everything(door, Path(folder)))
     json.dump(answers, sys.stdout, ensure_ascii=False, default=str)
