@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 class TransportSettings:
     """Decided once for the life of a transport."""
 
-    gate: int = 32
-    """Requests under way at once. Jobs in flight are not requests in flight: a few dozen serve hundreds."""
-    connections: int = 64
+    gate: int = 128
+    """Requests under way at once. Jobs in flight are not requests in flight: at 0.2 s a request these are 640 a second,
+    and they cost no more than 32 do (measured)."""
+    connections: int = 128
     """Connections kept at most; never fewer than `gate`, so that nobody waits inside the library."""
     connect_timeout_s: float = 10.0
     """For DNS, TCP and TLS together."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from falbatch.errors import UsageError
@@ -203,6 +204,7 @@ def _base(text: str, source: str) -> str:
     return text.rstrip("/")
 
 
+@lru_cache(maxsize=4096)
 def _take_apart(url: str) -> _Place | None:
     """The parts of `url`, or None when it is not plainly an http(s) URL without userinfo and dot segments."""
     match = _URL.fullmatch(url) if len(url) <= MAX_URL else None

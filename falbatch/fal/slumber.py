@@ -46,6 +46,11 @@ class Sessions(Generic[S]):
         self._old: list[S] = []
         self._under_way: Counter[S] = Counter()
 
+    @property
+    def has_old(self) -> bool:
+        """True when a session of before a sleep still has requests under way."""
+        return bool(self._old)
+
     def take(self) -> S:
         """The session for one more request; `give_back` it, whatever happens, when its reply has been read."""
         before_s, self._asleep_s = self._asleep_s, asleep_s()
@@ -60,7 +65,8 @@ class Sessions(Generic[S]):
     async def give_back(self, session: S) -> None:
         """One request of `session` is over."""
         self._under_way[session] -= 1
-        await self.sweep()
+        if self._old:
+            await self.sweep()
 
     async def sweep(self) -> None:
         """Close the old sessions that have no request under way, and with them their idle connections."""

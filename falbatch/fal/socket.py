@@ -16,7 +16,7 @@ import anyio
 
 from falbatch.errors import ReplyError, TransportError
 from falbatch.fal.exchange import Reply, SocketClosed, words_for
-from falbatch.fal.failures import LIBRARY_ERRORS, failure
+from falbatch.fal.failures import LIBRARY_ERRORS, failure, told
 from falbatch.fal.patience import deadline
 from falbatch.fal.problems import one_line, parse_error
 
@@ -77,7 +77,7 @@ class Socket:
             await (self._inner.send_str(data) if isinstance(data, str) else self._inner.send_bytes(data))
             return
         except LIBRARY_ERRORS as error:
-            kind = failure(error, self._label).kind
+            kind = failure(told(error), self._label).kind
         # Whatever broke: on an open connection the message may have arrived.
         self._ended = TransportError(f"{self._label}: {words_for(kind)}", sent=True, kind=kind)
         raise self._again(self._ended)
@@ -236,5 +236,5 @@ async def _shake_hands(
     except _Refused as refused:
         return refused.reply
     except LIBRARY_ERRORS as error:
-        failed = failure(error, label)
+        failed = failure(told(error), label)
     raise failed

@@ -1,55 +1,41 @@
 """HTTP as falbatch needs it: one exchange in, one reply or one honest failure out; streams; sockets.
 
-    caller ─▶ gate ─▶ [httpx.AsyncClient, if the caller gave one] ─▶ aiohttp's connections
+    caller ─▶ gate ─▶ deadline ─▶ carrier ─▶ connections
 
-httpx's API is the door (event hooks, custom transports, mounts); without anybody at the door AsyncClient is
-passed by, which halves the cost of a request. Nothing is retried and no redirect is followed here. Together with
-`connections`, `failures` and `socket` the only files that know an HTTP library, so that another can take its place.
+What carries is chosen here: aiohttp, or what the caller puts in its place with httpx's words. Nothing is retried and no
+redirect is followed. The carriers, `connections`, `failures` and `socket` are the only files that know an HTTP library.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+import os
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-import aiohttp
-import httpx
-import yarl
-from httpx_aiohttp import AiohttpTransport
-from httpx_aiohttp.transport import AiohttpResponseStream, map_aiohttp_exceptions
-
-from falbatch.errors import TransportError
+from falbatch.errors import TransportError, UsageError
 from falbatch.fal.addresses import is_address, is_allowed
-from falbatch.fal.connections import Connector
-from falbatch.fal.exchange import (
-    CutReply,
-    Reply,
-    StreamReply,
-    TransportSettings,
-    header_map,
-    label_of,
-    payload_of,
-    read_whole,
-)
-from falbatch.fal.failures import LIBRARY_ERRORS, failure, never_again
+from falbatch.fal.aiohttp_carrier import AiohttpCarrier, exact, socket_session
+from falbatch.fal.carrier import Call, Told
+from falbatch.fal.exchange import CutReply, Reply, StreamReply, TransportSettings, label_of, read_whole
+from falbatch.fal.failures import failure
 from falbatch.fal.gate import Gate
+from falbatch.fal.packing import BadPacking, unpacked
 from falbatch.fal.patience import deadline
 from falbatch.fal.proxies import DIRECT, Routes, environment_proxies
-from falbatch.fal.slumber import Sessions
 from falbatch.fal.socket import Socket, open_socket
 
 if TYPE_CHECKING:
-    import ssl
+    import httpx
+    import yarl
+
+    from falbatch.fal.carrier import Carrier, Head
 
 __all__ = ["ClientFactory", "CutReply", "Reply", "Socket", "StreamReply", "Transport", "TransportSettings"]
-
-MAX_HEADER_BYTES: Final = 32 * 1024
-"""Of one header line. All of fal's stay under 16 KB (fal-protocol §8.5), aiohttp's default is 8 KB."""
 
 IDLE_S: Final = 60.0
 """A download that is silent for this long has died."""
@@ -57,8 +43,16 @@ IDLE_S: Final = 60.0
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """Of one message of a socket; realtime pictures have some hundred KB."""
 
-ClientFactory = Callable[[httpx.AsyncBaseTransport], httpx.AsyncClient]
+VARIABLE: Final = "FALBATCH_TRANSPORT"
+"""Environment variable that chooses the carrier: one of `CARRIERS`; empty or unset for the fastest."""
+
+CARRIERS: Final = ("aiohttp", "httpx")
+
+ClientFactory = Callable[["httpx.AsyncBaseTransport"], "httpx.AsyncClient"]
 """Makes the client that stands at the door from the transport that it must use."""
+
+_PLAIN: Final = re.compile(r"(?:(?!/\.)[!#-;=?-_a-z|~])+")
+"""A URL that travels as it is: nothing in it that httpx would quote (`"<>{}` and the backtick), no dot segments."""
 
 
 class Transport:
@@ -79,27 +73,30 @@ class Transport:
     ) -> None:
         self._settings = settings or TransportSettings()
         self._client_factory = client_factory
-        self._inner: httpx.AsyncBaseTransport | None = transport
-        self._client: httpx.AsyncClient | None = None
+        self._inner = transport
+        self._carrier: Carrier | None = None
         self._gate = Gate(self._settings.gate)
         self._routes: Routes | None = None
         self._resources = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        inner = self._inner or _ExactTransport(self._settings, self._routing())
-        if self._client_factory is None:
-            self._inner = await self._resources.enter_async_context(inner)
-            return self
-        logger = logging.getLogger("httpx")
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.WARNING)  # its INFO line per request costs 18 µs and shows whole URLs
-        self._inner = inner
-        self._client = await self._resources.enter_async_context(self._client_factory(inner))
+        self._carrier = await self._resources.enter_async_context(self._choose())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._inner = self._client = None  # a call that comes now would open connections that nobody closes
+        self._carrier = None  # a call that comes now would open connections that nobody closes
         await self._resources.aclose()
+
+    def _choose(self) -> Carrier:
+        """The carrier for this transport. Raises `UsageError` for a word in the environment that is none."""
+        asked = os.environ.get(VARIABLE, "")
+        if asked and asked not in CARRIERS:
+            raise UsageError(f"{VARIABLE}={asked}: there is no such transport", advice=f"Use {' or '.join(CARRIERS)}.")
+        if self._client_factory is None and self._inner is None and asked != "httpx":
+            return AiohttpCarrier(self._settings, self._routing())
+        from falbatch.fal.httpx_carrier import ExactTransport, HttpxCarrier
+
+        return HttpxCarrier(self._inner or ExactTransport(self._settings, self._routing()), self._client_factory)
 
     async def request(
         self,
@@ -119,20 +116,22 @@ class Transport:
         Raises TransportError; CutReply when only the head came; ReplyError for a body beyond `max_bytes`.
         """
         label = label_of(method, url)
-        request = self._request(method, self._checked(url, label), headers, body, timeout_s, None, once=once)
-        head: httpx.Response | None = None
+        carrier = self._open_carrier()
+        wanted = _unpacked(headers)
+        call = Call(method, self._checked(url, label), wanted, body, self._connect_s(timeout_s), None, once)
+        head: Head | None = None
         await self._gate.enter(timeout_s, label)
         try:
             async with deadline(timeout_s):
-                head = await self._send(request)
-                headers = header_map(head.headers.raw)
-                chunks = head.aiter_bytes() if "content-encoding" in headers else _raw(head)
+                head = await carrier.open(call)
                 try:
-                    return await read_whole(chunks, head.status_code, headers, max_bytes, label)
+                    return await read_whole(_body(head), head.status, head.headers, max_bytes, label)
                 finally:
                     await head.aclose()
-        except LIBRARY_ERRORS as error:
-            failed = _failure(error, label, head)
+        except BadPacking as error:
+            failed = _failure(carrier, error, label, head)
+        except carrier.errors as error:
+            failed = _failure(carrier, error, label, head)
         finally:
             self._gate.leave()
         raise failed
@@ -155,15 +154,16 @@ class Transport:
         end after `idle_s`. The gate is held until the block ends; leaving early closes the connection.
         """
         label = label_of(method, url)
+        carrier = self._open_carrier()
         first_s = idle_s if timeout_s is None else timeout_s
-        wanted = {**headers, "accept-encoding": "identity"}
-        request = self._request(method, self._checked(url, label), wanted, body, first_s, idle_s)
+        wanted = {"accept": "*/*", **headers, "accept-encoding": "identity"}
+        call = Call(method, self._checked(url, label), wanted, body, self._connect_s(first_s), idle_s, False)
         await self._gate.enter(first_s, label)
         try:
             ends_at = math.inf if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-            head = await self._open(request, label, first_s)
+            head = await _opened(carrier, call, label, first_s)
             try:
-                yield StreamReply(head.status_code, header_map(head.headers.raw), lambda: _chunks(head, ends_at, label))
+                yield StreamReply(head.status, head.headers, lambda: _chunks(carrier, head, ends_at, idle_s, label))
             finally:
                 await head.aclose()
         finally:
@@ -186,15 +186,9 @@ class Transport:
         answered with a status of its own, redirects included; `redact` takes secrets out of its words.
         """
         label = label_of("GET", url)
-        self._checked(url, label)
-        target, routes = _exact(url), self._routing()
+        target, routes = exact(self._checked(url, label)), self._routing()
         proxy = routes.proxy_for(target.scheme, target.host or "")
-
-        def session(watch: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
-            connect_s = min(self._settings.connect_timeout_s, timeout_s / 2)
-            limits = aiohttp.ClientTimeout(connect=connect_s)
-            return _session(self._settings, routes, middlewares=(watch,), timeout=limits)
-
+        session = socket_session(self._settings, routes, self._connect_s(timeout_s))
         opening = open_socket(
             session, target, headers, proxy, label, timeout_s=timeout_s, max_bytes=max_bytes, redact=redact
         )
@@ -212,176 +206,91 @@ class Transport:
             self._routes = Routes(environment_proxies() if self._settings.trust_env else DIRECT)
         return self._routes
 
-    async def _open(self, request: httpx.Request, label: str, timeout_s: float) -> httpx.Response:
-        try:
-            async with deadline(timeout_s):
-                return await self._send(request)
-        except LIBRARY_ERRORS as error:
-            failed = failure(error, label)
-        raise failed
-
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        if self._client is not None:
-            return await self._client.send(request, stream=True, follow_redirects=False)
-        if self._inner is None:
+    def _open_carrier(self) -> Carrier:
+        if self._carrier is None:
             raise RuntimeError("a Transport is used outside its context")
-        return await self._inner.handle_async_request(request)
+        return self._carrier
 
-    def _request(
-        self,
-        method: str,
-        url: httpx.URL,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        timeout_s: float,
-        idle_s: float | None,
-        *,
-        once: bool = False,
-    ) -> httpx.Request:
-        # Under the deadline of the whole, so that a connect that hangs is told apart from a reply that does.
-        connect_s = min(self._settings.connect_timeout_s, timeout_s / 2)
-        limits = {"connect": connect_s, "read": idle_s, "write": None, "pool": connect_s}
-        wanted = _ready_headers(tuple(headers.items()))
-        return httpx.Request(method, url, headers=wanted, content=body, extensions={"timeout": limits, "once": once})
+    def _connect_s(self, timeout_s: float) -> float:
+        """Under the deadline of the whole, so that a connect that hangs is told apart from a reply that does."""
+        return min(self._settings.connect_timeout_s, timeout_s / 2)
 
-    def _checked(self, url: str, label: str) -> httpx.URL:
-        """`url` parsed; TransportError when it is none, or is an address that no resolver would check."""
-        try:
-            parsed = _parsed(url)
-        except httpx.InvalidURL:
-            parsed = None
-        if parsed is None or parsed.scheme not in {"http", "https"} or not parsed.host:
+    def _checked(self, url: str, label: str) -> str:
+        """`url` as it shall travel; TransportError when it is none, or is an address that no resolver would check."""
+        parsed = _parsed(url)
+        if parsed is None:
             raise TransportError(f"{label}: this is not an http URL", sent=False, kind="protocol")
-        host, loopback = parsed.host, self._settings.allow_loopback
+        host, loopback = parsed.host or "", self._settings.allow_loopback
         if self._settings.public_only and is_address(host) and not is_allowed(host, allow_loopback=loopback):
             raise TransportError(f"{label}: not a public address", sent=False, kind="refused_address")
-        return parsed
-
-
-class _ExactTransport(AiohttpTransport):
-    """httpx-aiohttp with our session, and URLs that travel as given: yarl would decode a signed URL's `%2C`."""
-
-    def __init__(self, settings: TransportSettings, routes: Routes) -> None:
-        self._routes = routes
-        self._sessions = Sessions(lambda: _session(settings, routes))
-        super().__init__(verify=_context(settings), trust_env=False)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        session = self._sessions.take()
-        try:
-            await self._sessions.sweep()
-            response = await self._exchange(session, request)
-        except BaseException:
-            await self._sessions.give_back(session)
-            raise
-        stream = _Body(response, lambda: self._sessions.give_back(session))
-        return httpx.Response(response.status, headers=response.raw_headers, stream=stream, request=request)
-
-    async def aclose(self) -> None:
-        await self._sessions.aclose()
-
-    async def _exchange(self, session: aiohttp.ClientSession, request: httpx.Request) -> aiohttp.ClientResponse:
-        limits = request.extensions.get("timeout", {})  # a hook's own requests may lack it
-        proxy = self._routes.proxy_for(request.url.scheme, request.url.host)
-        with map_aiohttp_exceptions():
-            return await session.request(
-                request.method,
-                _exact(str(request.url)),
-                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
-                data=payload_of(await request.aread()),
-                allow_redirects=False,
-                auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(connect=limits.get("connect"), sock_read=limits.get("read")),
-                proxy=proxy.url if proxy else None,
-                proxy_headers=proxy.headers if proxy else None,
-                middlewares=(never_again,) if request.extensions.get("once") else None,
-            )
-
-
-class _Body(AiohttpResponseStream):
-    """A reply's body, which tells when it is over."""
-
-    def __init__(self, response: aiohttp.ClientResponse, over: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(response)
-        self._over = over
-
-    async def aclose(self) -> None:
-        try:
-            await super().aclose()
-        finally:
-            await self._over()  # once: httpx closes a stream but once
-
-
-def _session(settings: TransportSettings, routes: Routes, **more: Any) -> aiohttp.ClientSession:
-    """A session that adds nothing of its own to a request."""
-    return aiohttp.ClientSession(
-        connector=Connector(settings, _context(settings), routes.proxy_hosts),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-        **more,
-    )
-
-
-def _context(settings: TransportSettings) -> ssl.SSLContext:
-    return settings.ssl_context or _process_ssl_context(settings.trust_env)
-
-
-@lru_cache
-def _process_ssl_context(trust_env: bool) -> ssl.SSLContext:
-    """One context for all transports: making one costs 15 ms."""
-    return httpx.create_ssl_context(trust_env=trust_env)
+        return str(parsed)
 
 
 @lru_cache(maxsize=4096)
-def _parsed(url: str) -> httpx.URL:
-    """Parsing costs 11 µs; a request's status URL is asked for several times, a submit URL thousands."""
-    return httpx.URL(url)
+def _parsed(url: str) -> yarl.URL | None:
+    """A URL of the web, quoted where it must be (that is httpx's to do, and rare); None for anything else."""
+    try:
+        if not _PLAIN.fullmatch(url):
+            from falbatch.fal.httpx_carrier import quoted
 
-
-@lru_cache(maxsize=4096)
-def _exact(url: str) -> yarl.URL:
-    return yarl.URL(url, encoded=True)
+            url = quoted(url)
+        parsed = exact(url)
+        is_web = parsed.scheme in {"http", "https"} and bool(parsed.host) and parsed.port is not None
+    except Exception:  # noqa: BLE001  (httpx.InvalidURL, ValueError and what else a hostile URL provokes)
+        return None
+    return parsed if is_web else None
 
 
 @lru_cache(maxsize=64)
-def _ready_headers(items: tuple[tuple[str, str], ...]) -> httpx.Headers:
-    """A client sends the same headers thousands of times; httpx encodes them at 3 µs each."""
-    return httpx.Headers({"accept": "*/*", "accept-encoding": "gzip, deflate", **dict(items)})
+def _with_defaults(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    return {"accept": "*/*", "accept-encoding": "gzip, deflate", **dict(items)}
 
 
-def _raw(response: httpx.Response) -> AsyncIterable[bytes]:
-    """The body undecoded, without httpx's own checks and counting."""
-    if isinstance(response.stream, httpx.AsyncByteStream):
-        return response.stream
-    raise TypeError("the transport answered with a synchronous stream")
+def _unpacked(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """A client sends the same headers thousands of times."""
+    return _with_defaults(tuple(headers.items()))
 
 
-async def _chunks(response: httpx.Response, ends_at: float, label: str) -> AsyncIterator[bytes]:
+async def _opened(carrier: Carrier, call: Call, label: str, timeout_s: float) -> Head:
+    try:
+        async with deadline(timeout_s):
+            return await carrier.open(call)
+    except carrier.errors as error:
+        failed = failure(carrier.told(error), label)
+    raise failed
+
+
+async def _chunks(carrier: Carrier, head: Head, ends_at: float, idle_s: float, label: str) -> AsyncIterator[bytes]:
     """The raw body, until `ends_at` (the loop's clock), which also ends a silence that the idle limit would allow."""
     now = asyncio.get_running_loop().time
-    body = aiter(_raw(response))
+    body = aiter(head.chunks())
     try:
-        while (chunk := await _next(body, ends_at - now())) is not None:
+        while (chunk := await _next(body, ends_at - now(), idle_s)) is not None:
             if now() > ends_at:
                 raise TimeoutError
             yield chunk
         return
-    except LIBRARY_ERRORS as error:
-        failed = _failure(error, label, response)
+    except carrier.errors as error:
+        failed = _failure(carrier, error, label, head)
     raise failed
 
 
-async def _next(body: AsyncIterator[bytes], left_s: float) -> bytes | None:
-    """The next chunk, None at the end; TimeoutError after `left_s`."""
-    if left_s == math.inf:
+async def _next(body: AsyncIterator[bytes], left_s: float, idle_s: float) -> bytes | None:
+    """The next chunk, None at the end; TimeoutError after `left_s`. A silence ends after `idle_s` by itself, so no
+    deadline is armed for what is further away: it costs as much as a chunk."""
+    if left_s > idle_s:
         return await anext(body, None)
     async with deadline(left_s):
         return await anext(body, None)
 
 
-def _failure(error: Exception, label: str, head: httpx.Response | None) -> TransportError:
+def _body(head: Head) -> AsyncIterable[bytes]:
+    encoding = head.headers.get("content-encoding")
+    return unpacked(head.chunks(), encoding) if encoding else head.chunks()
+
+
+def _failure(carrier: Carrier, error: Exception, label: str, head: Head | None) -> TransportError:
+    said = Told("protocol", True, error) if isinstance(error, BadPacking) else carrier.told(error)
     if head is None:
-        return failure(error, label)
-    return failure(error, label, status=head.status_code, headers=head.headers)
+        return failure(said, label)
+    return failure(said, label, status=head.status, headers=head.headers)

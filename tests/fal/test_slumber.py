@@ -17,7 +17,7 @@ from tests.fal.test_transport_failures import closed_port
 if TYPE_CHECKING:
     from falbatch.fal.transport import Transport
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("carrier")]
 
 
 class Machine:

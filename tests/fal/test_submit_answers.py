@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("carrier")]
 
 ACCEPTED = "ACCEPTED"
 UNREACHED, REFUSED, REJECTED, ACCOUNT, UNKNOWN = (

@@ -19,7 +19,7 @@ from tests.fal.raw_server import Peer, Script, Server, served
 if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("carrier")]
 
 MANY = 1_000_000
 
@@ -84,6 +84,22 @@ async def test_a_big_body_arrives_whole(transport: Transport) -> None:
     head, _, got = server.requests[0].partition(b"\r\n\r\n")
     assert got == body
     assert b"transfer-encoding" not in head.lower()
+
+
+@pytest.mark.parametrize(
+    ("given", "travels"),
+    [
+        ('/a"b<c>{d}`e', "/a%22b%3Cc%3E%7Bd%7D%60e"),
+        ("/a/../b/./c", "/b/c"),
+        ("/a%2F..b/...c", "/a%2F..b/...c"),
+    ],
+)
+async def test_what_must_not_stand_in_a_url_is_quoted_alike(transport: Transport, given: str, travels: str) -> None:
+    here: list[Server] = []
+    async with served(recording(here)) as server:
+        here.append(server)
+        await get(transport, server.origin + given)
+    assert server.requests[0].split(b" ")[1] == travels.encode()
 
 
 async def test_connections_are_kept_and_gzip_is_undone(transport: Transport) -> None:
@@ -170,6 +186,14 @@ async def test_failures_behind_a_client_at_the_door_are_told_alike() -> None:
         with pytest.raises(TransportError) as caught:
             await transport.request("POST", server.origin, headers={}, body=b"{}", timeout_s=5, max_bytes=MANY)
     assert (caught.value.sent, caught.value.kind) == (True, "reset")
+
+
+async def test_a_word_that_names_no_carrier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FALBATCH_TRANSPORT", "pigeon")
+    with pytest.raises(UsageError, match="FALBATCH_TRANSPORT=pigeon") as caught:
+        async with Transport():
+            pass
+    assert "aiohttp or httpx" in caught.value.advice
 
 
 async def test_using_a_transport_outside_its_context_is_a_bug() -> None:

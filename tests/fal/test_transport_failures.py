@@ -13,7 +13,7 @@ from falbatch.errors import ReplyError, TransportError
 from falbatch.fal.transport import CutReply, Reply, Transport, TransportSettings
 from tests.fal.raw_server import KEY, RID, Peer, served
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("carrier")]
 
 AUTH = {"authorization": f"Key {KEY}"}
 BODY = b'{"prompt":"a red kite"}'
