@@ -189,6 +189,16 @@ class InputFailed:
     event: Event = Event.INPUT_FAILED
 
 
+@dataclass(frozen=True, slots=True)
+class DurationsLearned:
+    """How long an endpoint's requests take, by all that was seen. Of no job; moves no state."""
+
+    endpoint: str
+    sketch: bytes
+    """`core/sketch.py` knows what is in it."""
+    at: float
+
+
 Change = (
     SubmitStarted
     | SubmitNotAccepted
@@ -203,4 +213,5 @@ Change = (
     | Stuck
     | UploadStored
     | InputFailed
+    | DurationsLearned
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from falbatch.core.report import RunTally
 from falbatch.core.state import State
@@ -25,8 +25,8 @@ class JobSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class JobMoved:
-    """fal said where a request is: `IN_QUEUE` or `IN_PROGRESS`; or it is `AWAITED`, since fal will call; or we are
-    `UPLOADING` or `DOWNLOADING` a file of it. Progress is not monotonic."""
+    """A request is `ACCEPTED`, and nobody asked yet; or fal said where it is: `IN_QUEUE` or `IN_PROGRESS`; or it is
+    `AWAITED`, since fal will call; or we are `UPLOADING` or `DOWNLOADING` a file of it. Progress is not monotonic."""
 
     name: str
     request_id: str
@@ -149,6 +149,11 @@ RunEvent = (
 Listener = Callable[[RunEvent], None]
 
 
+_NOT_AT_FAL: Final = frozenset({"", "UPLOADING", "DOWNLOADING"})
+"""All other phases are fal's, or ours for a request that is there. How many of them fal runs is not counted: each is
+asked about a few times only, so the figure would be wrong."""
+
+
 @dataclass(slots=True)
 class Counter:
     """A listener that counts. Read by the progress line during the run and by the report after it."""
@@ -162,10 +167,8 @@ class Counter:
     further_attempts: int = 0
     refusals: int = 0
     status_calls: int = 0
-    in_queue: int = 0
-    running: int = 0
-    awaited: int = 0
-    """Requests at fal about which it will call."""
+    at_fal: int = 0
+    """Requests that fal accepted and that are not known to have ended."""
     downloading: int = 0
     uploading: int = 0
     uploads: int = 0
@@ -226,9 +229,7 @@ class Counter:
         self._lost -= jobs
 
     def _count(self, phase: str, change: int) -> None:
-        self.in_queue += change * (phase == "IN_QUEUE")
-        self.running += change * (phase == "IN_PROGRESS")
-        self.awaited += change * (phase == "AWAITED")
+        self.at_fal += change * (phase not in _NOT_AT_FAL)
         self.downloading += change * (phase == "DOWNLOADING")
         self.uploading += change * (phase == "UPLOADING")
 

@@ -12,6 +12,7 @@ A mistake in one item is noted and the next item is tried, so that all mistakes 
 from __future__ import annotations
 
 import functools
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from falbatch.core.choose import choose
@@ -21,7 +22,7 @@ from falbatch.core.matrix import zipped
 from falbatch.core.model import Item, Row
 from falbatch.core.naming import NameProblem, SafeName, label_of, safe_name
 from falbatch.core.problems import ProblemLog, shown
-from falbatch.core.rows import Sample
+from falbatch.core.rows import FileRows, Sample
 from falbatch.core.template import Template, check_condition, condition, global_names, is_template
 from falbatch.errors import Problem
 
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
     from falbatch.core.manifest import Manifest
     from falbatch.core.yamltext import Path
+
+EXPANSION: Final = 1
+"""Raised whenever a manifest may make other jobs, names or origins than the falbatch before made of it."""
+
+_BESIDE: Final = frozenset({"source", "name", "output", "limits", "retry", "budget", "request", "uploads", "marks"})
+"""What a manifest says that decides nothing about which jobs there are."""
 
 _KEPT_VARIANTS: Final = 10_000
 """Matrix × zip combinations up to which they are made once, with their labels, and kept."""
@@ -110,6 +117,15 @@ def expand(
         if item is not None:
             yield item
             seq += 1
+
+
+def facts_of(manifest: Manifest) -> str:
+    """All that `expand` takes from a manifest. Equal texts and equal rows give equal items."""
+    said = {field.name: getattr(manifest, field.name) for field in fields(manifest) if field.name not in _BESIDE}
+    # The manifest's own place is told by items whose rows are not in a file.
+    has_file = manifest.rows is not None and isinstance(manifest.rows.source, FileRows)
+    place = None if has_file else (manifest.source, manifest.line_of(("rows", "glob")))
+    return repr((EXPANSION, said, manifest.output.name, place))
 
 
 def _where_problem(problems: ProblemLog, fault: Fault, origin: str) -> None:

@@ -5,6 +5,7 @@ Row order, names, limits, comments and times are not part of a key (design §5.2
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from typing import Any, Final
@@ -38,14 +39,15 @@ def job_key(endpoint: str, mode: Mode, input_json: bytes, replica: int) -> JobKe
     `input_json` is `canonical_json(input)`. `replica` counts the jobs that are alike in all else, from 0.
     The object is put together from its parts in key order, which spares writing the input twice.
     """
-    canonical = b'{"endpoint":%s,"input":%s,"mode":%s,"replica":%d,"version":%d}' % (
-        canonical_json(endpoint),
-        input_json,
-        canonical_json(mode.value),
-        replica,
-        KEY_VERSION,
-    )
+    head, tail = _frame(endpoint, mode)
+    canonical = b'%s%s%s"replica":%d,"version":%d}' % (head, input_json, tail, replica, KEY_VERSION)
     return JobKey(hashlib.sha256(canonical).digest())
+
+
+@functools.lru_cache(1024)
+def _frame(endpoint: str, mode: Mode) -> tuple[bytes, bytes]:
+    """What stands before and after the input, for all jobs of an endpoint."""
+    return b'{"endpoint":%s,"input":' % canonical_json(endpoint), b',"mode":%s,' % canonical_json(mode.value)
 
 
 def input_of(input_json: bytes) -> JsonObject:

@@ -14,7 +14,7 @@ from falbatch.core.schema import Expected, Section
 _PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
 
 # fal serves all callers of an account together; a rate beyond this would be a mistake, not a wish.
-_Rate = Annotated[float, Field(gt=0, le=1000), Expected("a number above 0, at most 1000 (per second)")]
+_Rate = Annotated[float, Field(gt=0, le=100_000), Expected("a number above 0, at most 100000 (per second)")]
 
 
 class OutputSpec(Section):
@@ -54,9 +54,9 @@ class LimitsSpec(Section):
         Expected("auto, or a whole number from 1 to 10000"),
     ] = None
     """Jobs at fal at the same time; None ("auto") learns what fal takes."""
-    submits_per_s: _Rate = 50
+    submits_per_s: _Rate = 200
     """Jobs handed to fal per second, at most."""
-    polls_per_s: _Rate = 50
+    polls_per_s: _Rate = 200
     """Questions "is it done?" per second, over all jobs, at most."""
     connections: Annotated[
         # Each may hold a runner at fal: more than fal's largest self-service cap (40) are never served together.

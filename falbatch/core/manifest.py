@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core import template
 from falbatch.core.fileinputs import FILE_KEY, check_file_input, is_file_input
+from falbatch.core.folder import default_dir, default_name
 from falbatch.core.limits import BudgetSpec, LimitsSpec, OutputSpec, RetrySpec, UploadsSpec
 from falbatch.core.matrix import Matrix, parse_matrix, parse_zip
 from falbatch.core.modes import parse_mode
-from falbatch.core.naming import NameProblem, safe_name
+from falbatch.core.naming import safe_name
 from falbatch.core.problems import shown
 from falbatch.core.request import RequestSpec
 from falbatch.core.rows import RowsSpec, holds_template, parse_rows
@@ -120,7 +120,7 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
         zip=parse_zip(check),
         repeat=_repeat(check),
         input=_input(check),
-        output=output if output.dir else output.model_copy(update={"dir": f"outputs/{name}"}),
+        output=output if output.dir else output.model_copy(update={"dir": default_dir(name)}),
         limits=check.section("limits", LimitsSpec),
         retry=check.section("retry", RetrySpec),
         budget=check.section("budget", BudgetSpec),
@@ -145,11 +145,9 @@ def _version(check: Checker) -> int:
 
 
 def _name(check: Checker) -> str:
-    stem = PurePath(check.source).stem
     given = check.data.get("name")
     if given is None:
-        made = safe_name(stem.replace("\\", "_"))
-        return "batch" if isinstance(made, NameProblem) else made
+        return default_name(check.source)
     if not isinstance(given, str):
         hint = f'write name: "{shown(given)}"'
         check.wrong(("name",), f"name must be text, not {shown(given)}", hint)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-SLOW_START_SIZE: Final = 16
-"""The first window in `auto`: fills a new account's cap of 2 (fal-protocol §9.1) several times over."""
+from falbatch.core.plateau import SLOW_START_SIZE
 
-AUTO_CEILING: Final = 1000
-"""The largest window in `auto`. fal's queue holds what is above its cap for free (§9.1), so a larger window
-gains nothing but makes cancelling dearer."""
+AUTO_CEILING: Final = 2000
+"""The largest window in `auto`. An account may have a contract for a thousand at once (§9.1): that many, a share ahead
+of them, and room to see that more would not help."""
 
 DIRECT_AT_ONCE: Final = 256
 """Direct calls at a time, at most: each holds a connection of its own until its answer, and a process commonly may hold
@@ -22,10 +21,25 @@ CONNECTIONS: Final = 4
 CUT: Final = 0.5
 """What an episode of 429s leaves of the window, as in TCP."""
 
+NEAR: Final = 0.9
+"""A refusal that comes this near the size of the last one tells nothing new: then only so little is given up, or the
+window would be three quarters of what fal takes, on average."""
+
+SLOWLY: Final = 8.0
+"""At the size of the last refusal the window grows so many times slower: one try in eight rounds to see whether fal
+takes more, each at the price of a pause."""
+
+REGAIN: Final = 0.125
+"""Below that size, the share of what is missing that a round brings back."""
+
+DISPROVED: Final = 0.25
+"""So far above that size it holds no more, two slow rounds after it was reached: what refused then is over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How many jobs may be between their submit and their result. Slow start, one cut per episode of refusals."""
+    """How many jobs may be between their submit and their result, for all that refusals say: slow start, one cut per
+    episode. What fal runs at once bounds it further (`core/plateau.py`)."""
 
     size: float
     ceiling: int
@@ -33,6 +47,8 @@ class Window:
     slow_start: bool = True
     last_cut_at_s: float = float("-inf")
     """Monotonic time of the last cut."""
+    refused_at: float = float("inf")
+    """How many fal did not take together then."""
 
     @classmethod
     def fixed_at(cls, size: int) -> Window:
@@ -50,17 +66,37 @@ class Window:
         return max(1, int(self.size))
 
     def accepted(self) -> Window:
-        """After a submit that fal took: doubles per round in slow start, then grows by one per round."""
+        """After a submit that fal took: doubles per round in slow start, else grows by one per round at least."""
         if self.fixed or self.size >= self.ceiling:
             return self
-        step = 1.0 if self.slow_start else 1.0 / self.size
+        step = 1.0 if self.slow_start else self._per_round() / self.size
         return replace(self, size=min(float(self.ceiling), self.size + step))
 
-    def refused(self, *, sent_at_s: float, now_s: float) -> Window:
-        """After a 429. A submit sent before the last cut belongs to the episode that was already answered."""
-        if self.fixed or sent_at_s <= self.last_cut_at_s:
+    def _per_round(self) -> float:
+        """Growth after a cut: fast far from the size that was refused last, slow at it, and beyond it faster and
+        faster, up to doubling: one bad minute must not slow down hours."""
+        beyond = self.size - self.refused_at
+        if beyond == float("-inf"):
+            return 1.0
+        if -1.0 < beyond <= DISPROVED:
+            return 1.0 / SLOWLY
+        return max(1.0, beyond if beyond > 0 else -beyond * REGAIN)
+
+    def refused(self, *, sent_at_s: float, now_s: float, used: int | None = None) -> Window:
+        """After a 429. A submit sent before the last cut belongs to the episode that was already answered.
+
+        `used`: how many were under way together, where that is known: half of a size that nothing came near would be
+        no cut."""
+        if self.fixed:
             return self
-        return replace(self, size=max(1.0, self.size * CUT), slow_start=False, last_cut_at_s=now_s)
+        if sent_at_s <= self.last_cut_at_s:
+            # Not cut again, but those refused are under way no more: the last one tells best how many fal takes.
+            return self if used is None else replace(self, refused_at=max(self.size, min(self.refused_at, used)))
+        size = self.size if used is None else min(self.size, used)
+        left = NEAR if NEAR <= size / self.refused_at <= 1.0 / NEAR else CUT
+        return replace(
+            self, size=max(1.0, size * left), slow_start=False, last_cut_at_s=now_s, refused_at=max(1.0, size)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +142,7 @@ class Rate:
     def take(self, now_s: float) -> tuple[Rate, float]:
         """The rate after one slot is taken, and how many seconds its taker has to wait for it."""
         at_s = max(now_s, self.next_at_s)
-        return replace(self, next_at_s=at_s + 1.0 / self.per_s), at_s - now_s
+        return Rate(self.per_s, at_s + 1.0 / self.per_s), at_s - now_s
 
 
 RETRY_FLOOR: Final = 10

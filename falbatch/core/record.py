@@ -22,6 +22,8 @@ class RequestOnRecord:
     cancel_url: str
     accepted_at: float
     """Unix seconds."""
+    queue_position: int | None = None
+    """Its place in fal's queue when it was accepted, where fal told; not on record."""
 
 
 @dataclass(frozen=True, slots=True)

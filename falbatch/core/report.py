@@ -13,6 +13,8 @@ from falbatch.errors import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from falbatch.core.stages import StageTable
+
 ADVICE: Final[Mapping[str, str]] = {
     "content_policy_violation": "the prompt or an input was refused by the model's policy; change it",
     "missing": "a required field is missing from `input`",
@@ -160,6 +162,8 @@ class Report:
     """What to do about `tally.stopped_by`, when there is something."""
     unchanged: bool = field(default=False)
     """True when there was nothing to do."""
+    profile: StageTable | None = None
+    """Where the time went; None unless that was asked for."""
 
     def as_json(self) -> dict[str, Any]:
         """The report as one JSON object with stable field names."""

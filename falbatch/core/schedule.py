@@ -1,21 +1,50 @@
-"""When to ask fal whether a request is done. Pure: ages and past durations in, seconds out.
+"""When to ask fal whether a request is done. Pure: ages and past durations in, ages and seconds out.
 
-A poll is useful just after a request completes; before that it is wasted, long after it is late. Past durations
-of the same endpoint say when that is likely. The shape of the steps follows the measurements: start at the early
-edge of what was seen, step by a share of the spread, then grow slowly.
+A question is useful just after a request completes; before that it is wasted, long after it is late. The general rule:
+the next question comes at the age at which a stated share of those still open now will have ended, by the durations
+seen so far. So a model with fast and slow answers is asked about at both times and not in between.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
-HISTORY: Final = 128
-"""Durations kept per endpoint: enough for stable quantiles, few enough to follow a drift."""
+if TYPE_CHECKING:
+    from falbatch.core.sketch import Profile
 
-ENOUGH: Final = 8
-"""Durations needed before they are believed."""
+FIRST_SHARE: Final = 0.3
+"""The first question comes when this share of all requests has ended."""
+
+NEXT_SHARE: Final = 0.3
+"""Each further question comes when this share of those that were open at the one before has ended. Simulated for
+log-normal durations (sigma 0.5): with 0.3, two questions find half of the requests, and 10 % late; a quarter needs
+three for 8 %."""
+
+LIKELY_SHARE: Final = 0.8
+"""A request is likely to have ended at the age at which this share of those open at the last question has: where the
+rate allows less than what is due, these ages decide who goes first."""
+
+HAIR_SHARE: Final = 0.02
+"""The first question comes this share later than the rule says: exactly on it, a steady model would be asked too early
+half of the time."""
+
+STEP_FLOOR_SHARE: Final = 0.04
+"""Even a model without any spread is not asked more often than each 4 % of its duration."""
+
+STEP_MIN_S: Final = 0.02
+"""Shortest pause between two questions: below it the answers' own travel time decides."""
+
+STEP_MAX_S: Final = 30.0
+"""Longest pause between two questions about a request that takes longer than those seen: a finished result must be
+fetched long before its window of 6 minutes closes (fal-protocol §3.6)."""
+
+PLANNED_MAX_S: Final = 120.0
+"""Longest pause where past durations say that a longer one would do: for the same window."""
+
+PAST_SHARE: Final = 0.3
+"""Past the late edge the request is of another kind than those seen: the next question comes after this share of the
+time since then, late by 30 % at most."""
 
 COLD_FIRST_S: Final = 0.25
 """First question about a request of an unknown endpoint: fast models answer in about this time."""
@@ -23,26 +52,17 @@ COLD_FIRST_S: Final = 0.25
 COLD_GROWTH: Final = 0.3
 """Without history, the next question comes after this share of the request's age: late by 30 % at most."""
 
-STEP_SHARE: Final = 0.125
-"""With history, the step between questions as a share of the spread (an eighth to a quarter does well; an eighth
-keeps the median lateness of wide distributions near 15 % at four questions a job, simulated in the tests)."""
+COLD_SCOUTS: Final = 16
+"""So many requests of an unknown endpoint are asked about; the others wait for what these teach."""
 
-STEP_FLOOR_SHARE: Final = 0.04
-"""Even a model without any spread is not asked more often than each 4 % of its duration."""
+COLD_REST_S: Final = 30.0
+"""But not longer than this."""
 
-PULL_SHARE: Final = 0.06
-"""How far below its age a request that was done when first asked about is learned, at least: 6 % follows a model that
-became five times faster within a thousand jobs; more would cost a steady model questions."""
+STUCK_SHARE: Final = 0.02
+"""When no more than this share of the requests takes longer, the past has nothing to say on how much longer."""
 
-STEP_GROWTH: Final = 1.2
-"""Each further question waits this many times longer than the one before."""
-
-STEP_MIN_S: Final = 0.02
-"""Shortest pause between two questions: below it the answers' own travel time decides."""
-
-STEP_MAX_S: Final = 30.0
-"""Longest pause between two questions: a finished result must be fetched long before its window of 6 minutes
-closes (fal-protocol §3.6)."""
+HUNCH_SHARE: Final = 0.5
+"""While a few durations are known, the first question comes at this share of the shortest usual one."""
 
 NET_LEAST_S: Final = 60.0
 """First question about a request that fal will call back about, at the earliest: a call comes within a second of the
@@ -65,85 +85,30 @@ MISSES_MOST: Final = 3
 """Calls missed in a row, after others had come, from which on none is waited for."""
 
 
-@dataclass(slots=True)
-class Durations:
-    """Seconds from submit to completion of the latest requests of one endpoint. Touched by the poll task only."""
-
-    seen_s: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    _edges: tuple[float, float] | None = None
-    _since_sorted: int = 0
-
-    def learn(self, *, not_yet_s: float, done_s: float) -> None:
-        """Learn from a request that was not done at the age `not_yet_s` (0: never asked before) and done at `done_s`.
-
-        Both count to when the poll was *sent*: to when its answer was handled, our own queueing would feed back
-        into the estimate.
-        """
-        duration_s = learned_s(not_yet_s, done_s, self.edges())
-        if duration_s is not None:
-            self.add(duration_s)
-
-    def add(self, duration_s: float) -> None:
-        """Learn one duration."""
-        self.seen_s.append(duration_s)
-        self._since_sorted += 1
-        if self._edges is None or self._since_sorted >= max(1, len(self.seen_s) // ENOUGH):
-            self._edges = None
-            self._since_sorted = 0
-
-    def edges(self) -> tuple[float, float] | None:
-        """The early and the late edge (10th and 90th percentile) in seconds, None before enough was seen."""
-        if len(self.seen_s) < ENOUGH:
-            return None
-        if self._edges is None:
-            ordered = sorted(self.seen_s)
-            last = len(ordered) - 1
-            self._edges = (ordered[round(last * 0.1)], ordered[round(last * 0.9)])
-        return self._edges
+def cold_age_s(age_s: float, *, hunch: Profile | None = None) -> float:
+    """The age of the next question about a request of an endpoint that little is known of, after one at `age_s` (0:
+    none yet). `hunch`: the few durations that were seen."""
+    if age_s <= 0:
+        return max(COLD_FIRST_S if hunch is None else HUNCH_SHARE * hunch.early, STEP_MIN_S)
+    return age_s + min(STEP_MAX_S, max(STEP_MIN_S, COLD_GROWTH * age_s))
 
 
-def learned_s(not_yet_s: float, done_s: float, edges: tuple[float, float] | None) -> float | None:
-    """The duration to learn from a request that completed between two ages; None when it tells nothing.
-
-    Between two questions, the middle. Done at the first question, the request may have been done long before: taking
-    its age for its duration would push the early edge up by each question's lateness, without end. A step less than
-    the age pulls the edge down until about one request in ten is done when first asked about. A first question that
-    was asked late (`polls_per_s`) tells nothing.
-    """
-    if edges is None or not_yet_s > 0:
-        return (not_yet_s + done_s) / 2
-    first_s, step_s = first_poll_s(edges), _step_s(edges)
-    if done_s > first_s + max(step_s, first_s / 4):
-        return None
-    return max(0.0, min(done_s, first_s) - max(step_s, PULL_SHARE * first_s))
+def next_age_s(age_s: float, profile: Profile) -> float:
+    """The age of the next question about a request that was still open at `age_s` (0: never asked)."""
+    if age_s <= 0:
+        return max(STEP_MIN_S, profile.age(FIRST_SHARE) * (1 + HAIR_SHARE))
+    ended = profile.ended(age_s)
+    least_s = max(STEP_MIN_S, STEP_FLOOR_SHARE * age_s)
+    if ended >= 1.0 - STUCK_SHARE:
+        return age_s + min(STEP_MAX_S, max(least_s, PAST_SHARE * (age_s - profile.late)))
+    aimed_s = profile.age(ended + NEXT_SHARE * (1.0 - ended)) - age_s
+    return age_s + min(PLANNED_MAX_S, max(least_s, aimed_s))
 
 
-def _step_s(edges: tuple[float, float]) -> float:
-    """The pause between the first question and the second."""
-    early, late = edges
-    return max(STEP_SHARE * (late - early), STEP_FLOOR_SHARE * early)
-
-
-def first_poll_s(edges: tuple[float, float] | None) -> float:
-    """Seconds after the submit at which to ask for the first time."""
-    if edges is None:
-        return COLD_FIRST_S
-    early, late = edges
-    # A hair after the early edge: asking exactly on it would be early half of the time for a steady model.
-    return max(STEP_MIN_S, early + STEP_SHARE / 2 * (late - early) + STEP_FLOOR_SHARE / 2 * early)
-
-
-def next_poll_s(age_s: float, polls: int, edges: tuple[float, float] | None) -> float:
-    """Seconds from now to the next question about a request that is `age_s` old and was asked about `polls` times."""
-    if edges is None:
-        wait_s = age_s * COLD_GROWTH
-    else:
-        if age_s < edges[0]:
-            return min(STEP_MAX_S, max(STEP_MIN_S, first_poll_s(edges) - age_s))
-        grown_s = _step_s(edges) * STEP_GROWTH ** min(max(polls - 1, 0), 40)
-        # Long past the late edge, the request is of another kind than those seen: as without history from there.
-        wait_s = max(grown_s, (age_s - edges[1]) * COLD_GROWTH)
-    return min(STEP_MAX_S, max(STEP_MIN_S, wait_s))
+def likely_age_s(age_s: float, profile: Profile) -> float:
+    """The age at which a request that was still open at `age_s` will most likely have ended."""
+    ended = profile.ended(age_s) if age_s > 0 else 0.0
+    return max(age_s, profile.age(ended + LIKELY_SHARE * (1.0 - ended)))
 
 
 def net_poll_s(polls: int, edges: tuple[float, float] | None) -> float:
@@ -153,7 +118,7 @@ def net_poll_s(polls: int, edges: tuple[float, float] | None) -> float:
         return NET_PAUSE_S
     if edges is None:
         return NET_UNKNOWN_S
-    return max(NET_LEAST_S, min(NET_DURATIONS * edges[1], edges[1] + NET_PAUSE_S))
+    return max(NET_LEAST_S, min(NET_DURATIONS * edges[1], NET_PAUSE_S))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,7 @@ class Expected:
 class Section(BaseModel):
     """Base of the models: strict types, no unknown keys, unchangeable once made."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     later: ClassVar[Mapping[str, str]] = {}
     """Key of a later capability → what to do without it."""

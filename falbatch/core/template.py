@@ -13,6 +13,7 @@ import functools
 import json
 import math
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import jinja2
@@ -22,6 +23,7 @@ from jinja2.utils import missing
 
 from falbatch.core.faults import OMIT, Fault, TemplateError, missing_entry, missing_name, not_text
 from falbatch.core.jsonvalue import MAX_TEXT, to_json
+from falbatch.core.lookups import quick
 from falbatch.core.naming import slug
 from falbatch.core.problems import nearest, nearest_or_list, shown
 
@@ -207,7 +209,7 @@ def is_template(text: str) -> bool:
 class Template:
     """One text of the manifest, compiled."""
 
-    __slots__ = ("_is_expression", "_parts", "_template", "source")
+    __slots__ = ("_context", "_is_expression", "_parts", "_quick", "_template", "source")
 
     def __init__(self, source: str) -> None:
         """Compile `source`, which `check` has found good."""
@@ -216,6 +218,8 @@ class Template:
         self._is_expression = len(expressions) == 1 and expressions[0].whole
         self._template = _compiled(expressions[0].text) if self._is_expression else _environment().from_string(source)
         self._parts: list[tuple[str, jinja2.Template]] | None = None
+        self._quick = quick(_environment().parse(source), whole=self._is_expression)
+        self._context = self._template.new_context()
 
     def names(self) -> frozenset[str]:
         """The names it takes from its context."""
@@ -226,14 +230,27 @@ class Template:
 
         Raises TemplateError, whatever went wrong inside.
         """
+        if self._quick is not None:
+            with suppress(LookupError, TypeError, ValueError):  # Jinja says what is wrong
+                value = self._quick(context)
+                return value if value is OMIT else to_json(value)
         try:
             if self._is_expression:
-                value = _value(self._template, context)
+                value = _value(self._template, self._fresh(context))
                 return value if value is OMIT else to_json(value)
-            return to_json(_text(self._template, context))
+            return to_json(_text(self._template, self._fresh(context)))
         except Exception as error:
+            self._context = self._template.new_context()
             fault = self._fault(error, context)._replace(line=_line(error, self._template))
             raise TemplateError(fault) from error
+
+    def _fresh(self, context: dict[str, Any]) -> runtime.Context:
+        """Jinja's own wrapping of `context`. Making one costs as much as rendering, so the last one is used again."""
+        made = self._context
+        made.parent = context
+        made.vars.clear()
+        made.exported_vars.clear()
+        return made
 
     def _fault(self, error: Exception, context: dict[str, Any]) -> Fault:
         match error:
@@ -256,7 +273,7 @@ class Template:
             self._parts = [(part.text.strip(), _compiled(part.text)) for part in _expressions(self.source)]
         for text, template in self._parts:
             try:
-                _as_text(_value(template, context))
+                _as_text(_value(template, template.new_context(context, shared=True)))
             except _NotTextError:
                 return text
             except Exception:  # noqa: BLE001, S112  (it needs a name that a loop sets: not this one)
@@ -278,8 +295,7 @@ def _compiled(expression: str) -> jinja2.Template:
     return _environment().from_string("{% set " + _RESULT + " = " + expression + " %}")
 
 
-def _value(template: jinja2.Template, context: dict[str, Any]) -> Any:
-    made = template.new_context(context, shared=True)
+def _value(template: jinja2.Template, made: runtime.Context) -> Any:
     for _ in template.root_render_func(made):
         pass
     value = made.vars[_RESULT]
@@ -288,10 +304,10 @@ def _value(template: jinja2.Template, context: dict[str, Any]) -> Any:
     return value
 
 
-def _text(template: jinja2.Template, context: dict[str, Any]) -> str:
+def _text(template: jinja2.Template, made: runtime.Context) -> str:
     parts: list[str] = []
     size = 0
-    for part in template.root_render_func(template.new_context(context, shared=True)):
+    for part in template.root_render_func(made):
         size += len(part)
         parts.append(part)
         if size > MAX_TEXT or len(parts) > _MAX_PARTS:

@@ -83,7 +83,7 @@ def test_the_smallest_manifest_has_the_documented_defaults() -> None:
     assert (manifest.version, manifest.name, manifest.repeat) == (1, "demo", 1)
     assert (manifest.output.dir, manifest.output.name, manifest.output.sidecar) == ("outputs/demo", None, False)
     assert manifest.limits.model_dump() == {
-        "in_flight": None, "submits_per_s": 50, "polls_per_s": 50, "downloads": 16, "uploads": 8,
+        "in_flight": None, "submits_per_s": 200, "polls_per_s": 200, "downloads": 16, "uploads": 8,
         "connections": None,
     }  # fmt: skip
     assert manifest.retry.model_dump() == {"attempts": 4, "first_s": 1.0, "cap_s": 60.0, "budget": 0.2}

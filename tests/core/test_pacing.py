@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falbatch.core.pacing import AUTO_CEILING, RETRY_FLOOR, SLOW_START_SIZE, CoolDown, Rate, RetryBudget, Window
+from falbatch.core.pacing import AUTO_CEILING, RETRY_FLOOR, CoolDown, Rate, RetryBudget, Window
+from falbatch.core.plateau import SLOW_START_SIZE
 
 
 def test_auto_starts_small_and_doubles_with_each_round_of_acceptances() -> None:
@@ -29,9 +30,74 @@ def test_slow_start_ends_at_the_ceiling() -> None:
 def test_a_refusal_halves_the_window_and_ends_slow_start() -> None:
     window = Window(size=64, ceiling=1000).refused(sent_at_s=5.0, now_s=6.0)
     assert window.room == 32
-    for _ in range(33):
+    for _ in range(32):
         window = window.accepted()
-    assert window.room == 33
+    assert 35 <= window.room <= 37, "an eighth of what is missing comes back with a round"
+
+
+def test_after_a_cut_the_window_grows_up_to_what_was_refused_and_then_hardly() -> None:
+    window = Window(size=40, ceiling=1000).refused(sent_at_s=5.0, now_s=6.0)
+    rounds = 0
+    while window.size < 39:
+        for _ in range(window.room):
+            window = window.accepted()
+        rounds += 1
+    assert rounds <= 16
+    for _ in range(8 * 39):
+        window = window.accepted()
+    assert 39.5 <= window.size <= 40.5
+
+
+def rounds_to(window: Window, size: float) -> int:
+    """Rounds of acceptances until the window is so large."""
+    for number in range(1000):
+        if window.size >= size:
+            return number
+        for _ in range(window.room):
+            window = window.accepted()
+    pytest.fail("it does not grow")
+
+
+def test_a_refusal_that_is_over_slows_nothing_down() -> None:
+    """Others of the account left room for 5; now all is free."""
+    window = Window(size=5.5, ceiling=1000, slow_start=False).refused(sent_at_s=0.0, now_s=1.0, used=5)
+    assert rounds_to(window, 40) <= 25
+    assert rounds_to(window, 640) - rounds_to(window, 40) <= 8
+    far = Window(size=50, ceiling=1000, slow_start=False, refused_at=5.0)
+    assert far.refused(sent_at_s=5.0, now_s=6.0).size == pytest.approx(25), "a new refusal, not the old one"
+
+
+def test_where_fal_stands_still_one_round_in_eight_is_refused_at_most() -> None:
+    window, refusals, rounds = Window(size=40, ceiling=1000).refused(sent_at_s=0.0, now_s=1.0, used=41), 0, 400
+    for second in range(2, rounds):
+        if window.room > 40:
+            refusals += 1
+            window = window.refused(sent_at_s=second, now_s=second, used=41)
+        for _ in range(min(40, window.room)):
+            window = window.accepted()
+    assert refusals <= rounds / 8
+    assert window.size >= 36
+
+
+def test_a_refusal_where_the_last_one_was_gives_up_a_tenth() -> None:
+    """Direct calls stand at fal's cap: half of it after each try for more would leave a quarter of it idle."""
+    window = Window(size=40, ceiling=1000, slow_start=False, refused_at=40.0)
+    assert window.refused(sent_at_s=5.0, now_s=6.0).size == pytest.approx(36)
+    lower = Window(size=30, ceiling=1000, slow_start=False, refused_at=40.0)
+    assert lower.refused(sent_at_s=5.0, now_s=6.0).size == pytest.approx(15), "fal takes less than before"
+
+
+def test_an_episode_tells_how_many_fal_takes() -> None:
+    """64 leave together, 24 are refused."""
+    window = Window(size=64, ceiling=1000)
+    for under_way in range(64, 40, -1):
+        window = window.refused(sent_at_s=5.0, now_s=6.0, used=under_way)
+    assert (window.room, window.refused_at) == (32, 41)
+
+
+def test_what_is_cut_is_what_was_used() -> None:
+    window = Window(size=1000, ceiling=1000).refused(sent_at_s=5.0, now_s=6.0, used=60)
+    assert window.size == pytest.approx(30)
 
 
 def test_one_episode_of_refusals_cuts_once() -> None:
