@@ -25,6 +25,7 @@ STORE_WRITES: Final = (
     "Stuck",
     "UploadStored",
     "InputFailed",
+    "DurationsLearned",
 )
 """The changes of `core/changes.py`: each has a point before and one after its commit (`before.X`, `after.X`)."""
 

@@ -1,48 +1,57 @@
 """Safe downloads: a URL from a result becomes bytes under a temporary name, whole or not at all.
 
-A part file is gone on with when the server can prove (ETag and If-Range) that its file is still the same; otherwise
-the download starts over. Nothing secret is ever sent: the opener it gets knows no key, and a URL with a user in it is
-refused. What lies at the part's place is never followed: a link, a pipe or a second name of a file is replaced.
+A small body waits in memory until it is whole. A larger one goes to a part file as it comes, and so does a small one
+that broke off: when the server can prove (ETag and If-Range) that its file is still the same, a later try goes on
+there; otherwise the download starts over. Nothing secret is ever sent: the opener it gets knows no key, and a URL with
+a user in it is refused.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
 import os
 import re
-import stat
 import time
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urljoin, urlsplit
 
 import anyio.to_thread
 
+from falbatch.adapters.hops import Batch, Hops
 from falbatch.adapters.limits import FetchLimits, Pace
-from falbatch.core.media import HEAD_BYTES, TAIL_BYTES, Kind, contradiction, defect, extension_of, sniff
+from falbatch.adapters.partfile import (
+    URL_MOST,
+    Claims,
+    Fetched,
+    finish,
+    forget,
+    is_strong,
+    keep_whole,
+    leave_room,
+    noted_etag,
+    open_for_writing,
+    plain,
+    remember,
+    resumable_bytes,
+    write_all,
+)
 from falbatch.errors import HttpError, ReplyError, TransportError
 from falbatch.faultpoints import fault_point
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
 REDIRECTS_MOST: Final = 5
 """Redirects followed for one file; each target is checked like the first URL."""
 
-URL_MOST: Final = 8192
-"""Characters of a URL: what servers take (Apache and nginx: 8 KB); signed URLs have one or two thousand."""
-
 REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 
-_USER: Final = re.compile(r"^([^/?#]*//)[^/?#]*@")
-"""The beginning of a URL up to the end of its user and password."""
+LONG_BYTES: Final = 128 * 1024
+"""A file from this size on is written in a thread of its own: others need not wait until it is hashed and synced."""
 
-_STRONG_ETAG: Final = re.compile(r"(?!W/)[!-~]{1,500}")
-"""Weak ETags prove nothing, and what is not plain ASCII cannot be sent back."""
+LOOK_EVERY_BYTES: Final = 256 * 1024
+"""Between two looks at the room on the disk, which cost 2 µs each."""
 
 _CONTENT_RANGE: Final = re.compile(
     r"bytes (?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<total>[0-9]{1,18}|\*)", re.ASCII
@@ -72,51 +81,67 @@ class Opener(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A file that lies complete under its temporary name."""
-
-    size_bytes: int
-    sha256: bytes
-    content_type: str
-    extension: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """What a result says of a file; may be missing or wrong."""
-
-    url: str
-    content_type: str | None
-    size_bytes: int | None
-
-
 class Fetcher:
     """Fetches files over `opener`. `allow_http` lets plain http through: for the sandbox on this machine only."""
 
-    def __init__(self, opener: Opener, *, allow_http: bool, limits: FetchLimits = FetchLimits()) -> None:  # noqa: B008  (frozen)
+    def __init__(
+        self,
+        opener: Opener,
+        *,
+        allow_http: bool,
+        limits: FetchLimits = FetchLimits(),  # noqa: B008  (frozen)
+        hops: Hops | None = None,
+    ) -> None:
         self._opener = opener
         self._allow_http = allow_http
         self._limits = limits
+        self.hops = hops or Hops()
 
-    async def fetch(self, claims: Claims, part: Path) -> Fetched:
-        """Bring the file whole to `part`. Raises `WireError`; the part file stays for a later try to go on with,
-        unless there is nothing in it that another try could use."""
+    async def fetch(
+        self,
+        claims: Claims,
+        part: Path,
+        *,
+        prepare: Callable[[Batch], None] = lambda _: None,
+        is_new: bool = False,
+    ) -> Fetched:
+        """Bring the file whole to `part`. Raises `WireError`; what came of it stays for a later try to go on with,
+        unless there is nothing in it that another try could use. `prepare` checks and makes the folder of `part`
+        before anything there is read, written or thrown away; `is_new`: nothing can lie at `part`, so that nothing but
+        writing needs it."""
         url = claims.url
+        if not is_new:
+            prepare(Batch())
         end_s = time.monotonic() + self._limits.total_s
         for _ in range(REDIRECTS_MOST + 1):
             self._check(url)
-            have = resumable_bytes(part, url)
-            async with self._open(url, _range_headers(part, url, have), end_s - time.monotonic()) as reply:
+            have = 0 if is_new else resumable_bytes(part, url)
+            headers = _range_headers(part, url) if have else {}
+            async with self._open(url, headers, end_s - time.monotonic()) as reply:
                 target = reply.headers.get("location")
                 if reply.status in REDIRECT_STATUSES and target:
                     url = _joined(url, target)
                     continue
-                served = await self._receive(reply, url, claims, part, have)
-            return await anyio.to_thread.run_sync(finish, part, claims, served)
+                body = _Body(part, url, have, self._limits, prepare)
+                served = await self._receive(reply, claims, body)
+            if not body.is_in_memory:
+                return await anyio.to_thread.run_sync(finish, part, claims, served)
+            return await self.keep(part, body.whole(), claims, served, prepare=prepare)
         raise TransportError(
             f"more than {REDIRECTS_MOST} redirects from {plain(claims.url)}", sent=True, kind="protocol"
         )
+
+    async def keep(
+        self, part: Path, body: bytes, claims: Claims, served_type: str | None, *, prepare: Callable[[Batch], None]
+    ) -> Fetched:
+        """Write a whole body to `part`. Raises `ReplyError` when it is not what was promised."""
+        least = self._limits.free_least_bytes
+
+        def work(batch: Batch) -> Fetched:
+            prepare(batch)
+            return keep_whole(part, body, claims, served_type, free_least_bytes=least)
+
+        return await self.hops.do(work, is_long=len(body) > LONG_BYTES)
 
     def _check(self, url: str) -> None:
         """Refuse what is not plainly a URL of the web. The opener checks the address behind its name."""
@@ -136,99 +161,136 @@ class Fetcher:
 
     @asynccontextmanager
     async def _open(self, url: str, headers: Mapping[str, str], timeout_s: float) -> AsyncIterator[Reply]:
-        async with AsyncExitStack() as stack:
-            try:
-                reply = await stack.enter_async_context(
-                    self._opener.stream(
-                        url, headers=headers, timeout_s=max(timeout_s, 0.001), idle_s=self._limits.silent_s
-                    )
-                )
-            except UnicodeError as error:  # a host name that looks like IDNA and is none
+        idle_s = self._limits.silent_s
+        try:
+            async with self._opener.stream(
+                url, headers=headers, timeout_s=max(timeout_s, 0.001), idle_s=idle_s
+            ) as reply:
+                yield reply
+        except UnicodeError as error:  # a host name that looks like IDNA and is none
+            raise _refused(url, "no usable URL") from error
+        except TransportError as error:
+            if error.kind == "protocol" and not error.sent:  # so it is about the URL: no try will be better
                 raise _refused(url, "no usable URL") from error
-            except TransportError as error:
-                if error.kind == "protocol" and not error.sent:  # so it is about the URL: no try will be better
-                    raise _refused(url, "no usable URL") from error
-                raise
-            yield reply
+            raise
 
-    async def _receive(self, reply: Reply, url: str, claims: Claims, part: Path, have: int) -> str | None:
-        """Write the body to `part`. Returns the content type that the server named."""
-        if reply.status == 416 or (reply.status == 206 and not _continues(reply, have, _noted_etag(part, url))):
-            forget(part)
+    async def _receive(self, reply: Reply, claims: Claims, body: _Body) -> str | None:
+        """Take the reply's body. Returns the content type that the server named."""
+        url, part = body.url, body.part
+        if reply.status == 416 or (reply.status == 206 and not _continues(reply, body.start, noted_etag(part, url))):
+            if body.had:
+                forget(part)
             raise ReplyError(f"{plain(url)}: cannot be gone on with; it starts over")
         if reply.status not in {200, 206}:
             raise HttpError(f"{plain(url)}: HTTP {reply.status}", status=reply.status)
-        start = have if reply.status == 206 else 0
+        if reply.status == 200:
+            body.start = 0
         expected = _length(reply)
         most = self._limits.bytes_most
         if expected is None:
             most = min(most, self._limits.unannounced_most(claims.size_bytes))
-        if start + (expected or 0) > most:
-            forget(part)
-            raise TransportError(f"{plain(url)}: {expected} bytes are too many", sent=True, kind="refused_size")
-        if start == 0:
-            _remember(part, url, reply.headers.get("etag"))
-        received = await self._write_body(reply, part, _Span(start, expected, most), url)
-        if expected is not None and received != expected:
-            if received > expected:
+        if body.start + (expected or 0) > most:
+            if body.had:
                 forget(part)
-            raise ReplyError(f"{plain(url)}: {start + received} bytes came, {start + expected} were announced")
+            raise TransportError(f"{plain(url)}: {expected} bytes are too many", sent=True, kind="refused_size")
+        body.etag = reply.headers.get("etag")
+        with body:
+            await self._fill(body, reply, expected, most)
+            if expected is not None and body.received != expected:
+                if body.received > expected:
+                    body.is_worthless = True
+                announced = f"{body.start + expected} were announced"
+                raise ReplyError(f"{plain(url)}: {body.start + body.received} bytes came, {announced}")
         return reply.headers.get("content-type")
 
-    async def _write_body(self, reply: Reply, part: Path, span: _Span, url: str) -> int:
-        """Plain writes: a chunk costs 2 µs this way and 50 with a thread's hop (measured). Returns bytes received."""
-        received = 0
+    async def _fill(self, body: _Body, reply: Reply, expected: int | None, most: int) -> None:
+        pace = Pace(self._limits, time.monotonic())
         looked_at = -LOOK_EVERY_BYTES
-        descriptor = _open_for_writing(part, span.start)
+        async for chunk in reply.chunks():
+            body.take(chunk)
+            if not body.is_in_memory and body.received - looked_at >= LOOK_EVERY_BYTES:
+                looked_at = body.received
+                leave_room(body.descriptor, self._limits.free_least_bytes)
+            if body.start + body.received > most:
+                body.is_worthless = True  # whoever sends without end will do so again
+                raise TransportError(f"{plain(body.url)}: more than {most} bytes", sent=True, kind="refused_size")
+            speed = pace.too_slow(len(chunk), time.monotonic())
+            if speed is not None and body.received != expected:
+                raise TransportError(
+                    f"{plain(body.url)}: too slow, {speed:.0f} bytes/s over {self._limits.slow_for_s:g} s",
+                    sent=True,
+                    kind="timeout",
+                )
+
+
+class _Body:
+    """The bytes of one reply: in memory while they are few, else in the part file. A block around their coming; one
+    that ends badly leaves what another try can go on with, and nothing else."""
+
+    def __init__(self, part: Path, url: str, start: int, limits: FetchLimits, prepare: Callable[[Batch], None]) -> None:
+        self.part = part
+        self.url = url
+        self.start = start
+        """Bytes that are in the part file already, and are gone on with."""
+        self.had = start > 0
+        """True when there was something to go on with, whatever the server says to that."""
+        self.etag: str | None = None
+        self.received = 0
+        self.descriptor = -1
+        self.is_worthless = False
+        """True when no other try could use what came."""
+        self._limits = limits
+        self._prepare = prepare
+        self._chunks: list[bytes] = []
+
+    @property
+    def is_in_memory(self) -> bool:
+        """True while nothing of it was written."""
+        return self.descriptor < 0
+
+    def __enter__(self) -> None:
+        if self.start:
+            self._open()
+
+    def take(self, chunk: bytes) -> None:
+        """Plain writes: a chunk costs 2 µs this way and 50 with a thread's hop (measured)."""
+        self.received += len(chunk)
+        if self.is_in_memory and self.received <= self._limits.in_memory_most:
+            self._chunks.append(chunk)
+            return
+        if self.is_in_memory:
+            self._open()
+        write_all(self.descriptor, chunk)
+        if self.received == len(chunk):
+            fault_point("download.half")
+
+    def whole(self) -> bytes:
+        """All of it, while it is in memory."""
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            fault_point("download.begun")
-            pace = Pace(self._limits, time.monotonic())
-            async for chunk in reply.chunks():
-                if received - looked_at >= LOOK_EVERY_BYTES:
-                    looked_at = received
-                    _leave_room(descriptor, self._limits.free_least_bytes)
-                view = memoryview(chunk)
-                while view:
-                    view = view[os.write(descriptor, view) :]
-                if received == 0:
-                    fault_point("download.half")
-                received += len(chunk)
-                if span.start + received > span.most:
-                    forget(part)  # whoever sends without end will do so again
-                    raise TransportError(f"{plain(url)}: more than {span.most} bytes", sent=True, kind="refused_size")
-                speed = pace.too_slow(len(chunk), time.monotonic())
-                if speed is not None and received != span.expected:
-                    raise TransportError(
-                        f"{plain(url)}: too slow, {speed:.0f} bytes/s over {self._limits.slow_for_s:g} s",
-                        sent=True,
-                        kind="timeout",
-                    )
+            is_of_use = is_strong(self.etag) and not self.is_worthless
+            if kind is not None and self.is_in_memory and self._chunks and is_of_use:
+                self._open()
         finally:
-            os.close(descriptor)
-        return received
+            if not self.is_in_memory:
+                os.close(self.descriptor)
+            if self.is_worthless and (self.had or not self.is_in_memory):
+                forget(self.part)
 
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """The bytes of a file that one reply brings."""
-
-    start: int
-    """Bytes that are there already."""
-    expected: int | None
-    """Bytes announced from there on; None without an announcement."""
-    most: int
-    """Bytes that the whole file may have."""
-
-
-LOOK_EVERY_BYTES: Final = 256 * 1024
-"""Between two looks at the room on the disk, which cost 2 µs each."""
-
-
-def _leave_room(descriptor: int, least: int) -> None:
-    """Raises the system's "no space left" when less than `least` bytes are free on the disk of a file."""
-    disk = os.fstatvfs(descriptor)
-    if disk.f_bavail * disk.f_frsize < least:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def _open(self) -> None:
+        self._prepare(Batch())
+        self.descriptor = open_for_writing(self.part, self.start)
+        if self.start == 0:
+            remember(self.part, self.url, self.etag)
+        fault_point("download.begun")
+        if self._chunks:
+            leave_room(self.descriptor, self._limits.free_least_bytes + self.received)
+        for chunk in self._chunks:
+            write_all(self.descriptor, chunk)
+            fault_point("download.half")
+        self._chunks.clear()
 
 
 def _refused(url: str, why: str) -> TransportError:
@@ -242,110 +304,8 @@ def _joined(url: str, target: str) -> str:
         raise TransportError(f"{plain(url)}: redirects to no URL", sent=True, kind="refused_url") from error
 
 
-def _open_for_writing(part: Path, start: int) -> int:
-    """A descriptor of `part` at byte `start`. What has to be gone on with is opened as it is, all else made new."""
-    if start == 0:
-        return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    descriptor = open_plain(part, os.O_WRONLY)
-    try:
-        os.ftruncate(descriptor, start)
-        os.lseek(descriptor, start, os.SEEK_SET)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def open_plain(place: Path, flags: int) -> int:
-    """Open a file that is one: no link is followed, nobody waits for the other end of a pipe. Raises `OSError`."""
-    descriptor = os.open(place, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a plain file")
-    return descriptor
-
-
-def finish(part: Path, claims: Claims, served_type: str | None) -> Fetched:
-    """Check a complete part file, hash it, make it durable. A file that is not what was promised is thrown away.
-
-    Runs in a worker thread. Raises `ReplyError`.
-    """
-    digest = hashlib.sha256()
-    with os.fdopen(open_plain(part, os.O_RDONLY), "rb") as file:
-        head = file.read(HEAD_BYTES)
-        digest.update(head)
-        tail = head
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            tail = (tail + chunk)[-TAIL_BYTES:]
-        size = file.tell()
-        kind = sniff(head)
-        problem = _problem(kind, head, tail, size, claims, served_type)
-        if problem is None:
-            os.fsync(file.fileno())
-    if problem is not None:
-        forget(part)
-        raise ReplyError(f"{plain(claims.url)}: {problem}")
-    fault_point("download.whole")
-    meta_path(part).unlink(missing_ok=True)
-    content_type = kind.content_type if kind else (served_type or claims.content_type or "application/octet-stream")
-    return Fetched(
-        size, digest.digest(), content_type, extension_of(kind, claims.content_type or served_type, claims.url)
-    )
-
-
-def _problem(
-    kind: Kind | None, head: bytes, tail: bytes, size: int, claims: Claims, served_type: str | None
-) -> str | None:
-    if size == 0:
-        return "the file is empty"
-    if claims.size_bytes is not None and size < claims.size_bytes:
-        return f"{size} bytes came, the result speaks of {claims.size_bytes}"
-    return contradiction(kind, (claims.content_type, served_type)) or defect(kind, head, tail, size)
-
-
-def meta_path(part: Path) -> Path:
-    """Beside a part file: whose bytes it holds."""
-    return part.with_name(part.name + ".etag")
-
-
-def forget(part: Path) -> None:
-    """Throw a part file away: the next try starts over."""
-    part.unlink(missing_ok=True)
-    meta_path(part).unlink(missing_ok=True)
-
-
-def _remember(part: Path, url: str, etag: str | None) -> None:
-    """Note whose bytes `part` will hold, before the first of them is written."""
-    forget(part)
-    if etag and _STRONG_ETAG.fullmatch(etag):
-        descriptor = os.open(meta_path(part), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"url": url, "etag": etag}, file)
-
-
-def _noted_etag(part: Path, url: str) -> str | None:
-    """The ETag that was noted beside `part`, if that was for `url`."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        with os.fdopen(open_plain(meta_path(part), os.O_RDONLY), encoding="utf-8") as file:
-            note = json.load(file)
-        if note["url"] == url and _STRONG_ETAG.fullmatch(note["etag"]):
-            return str(note["etag"])
-    return None
-
-
-def resumable_bytes(part: Path, url: str) -> int:
-    """How many bytes of `url` lie in `part` and may be gone on with; 0 when it has to start over."""
-    with suppress(OSError):
-        found = part.lstat()
-        # A second name (a hard link) may be of a file outside the folder.
-        if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and _noted_etag(part, url):
-            return found.st_size
-    return 0
-
-
-def _range_headers(part: Path, url: str, have: int) -> dict[str, str]:
-    etag = _noted_etag(part, url)
+def _range_headers(part: Path, url: str) -> dict[str, str]:
+    etag, have = noted_etag(part, url), resumable_bytes(part, url)
     return {"range": f"bytes={have}-", "if-range": etag} if have and etag else {}
 
 
@@ -366,9 +326,3 @@ def _length(reply: Reply) -> int | None:
         return int(match["last"]) + 1 - int(match["first"])
     text = reply.headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
-
-
-def plain(url: str) -> str:
-    """`url` for a message: not endless, and without what may be secret (user, query, fragment) or move a cursor."""
-    text = _USER.sub(r"\1", url[: 2 * URL_MOST].partition("?")[0].partition("#")[0])[:200]
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)

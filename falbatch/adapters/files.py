@@ -6,19 +6,22 @@ import errno
 import hashlib
 import os
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from falbatch.adapters.fetch import Claims, Fetched, Fetcher, finish, forget
+from falbatch.adapters.hops import Batch, sync_folder
+from falbatch.adapters.partfile import Claims, Fetched
 from falbatch.core.artifacts import decode_data_uri
 from falbatch.errors import DiskFull, OutputError, ReplyError, TransportError
 from falbatch.faultpoints import fault_point
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
+
+    from falbatch.adapters.fetch import Fetcher
 
 HASH_CHUNK = 1 << 20
 
@@ -26,16 +29,21 @@ HASH_CHUNK = 1 << 20
 class OutputFolder:
     """Paths are relative to `root`, with POSIX slashes; a symlink inside `root` is never followed out of it.
 
-    That is looked at before each file, for a link may come at any time. Whoever may write into the folder can still win
-    a race against the look; such a one may as well write where the link leads.
+    That is looked at before each batch of files, for a link may come at any time. Whoever may write into the folder can
+    still win a race against the look; such a one may as well write where the link leads.
     """
 
     def __init__(self, root: Path, fetcher: Fetcher) -> None:
         self._root = root.resolve()
         self._fetcher = fetcher
 
-    async def fetch(self, url: str, part: str, *, size_bytes: int | None, content_type: str | None) -> Fetched:
-        """Bring `url`, or a data URI, whole to `part`. Raises `WireError`, `OutputError`, `DiskFull`."""
+    async def fetch(
+        self, url: str, part: str, *, size_bytes: int | None, content_type: str | None, is_new: bool = False
+    ) -> Fetched:
+        """Bring `url`, or a data URI, whole to `part`; `is_new`: nothing of it can be there.
+
+        Raises `WireError`, `OutputError`, `DiskFull`.
+        """
         if url[:5].lower() == "data:":
             try:
                 body, named_type = decode_data_uri(url)
@@ -43,38 +51,36 @@ class OutputFolder:
                 raise TransportError(str(error), sent=False, kind="refused_content") from error
             return await self.keep(body, part, content_type=named_type or content_type)
         with self._translated(part):
-            return await self._fetcher.fetch(Claims(url, content_type, size_bytes), self._ready(part))
+            return await self._fetcher.fetch(
+                Claims(url, content_type, size_bytes), self._inside(part), prepare=self._prepared(part), is_new=is_new
+            )
 
     async def keep(self, body: bytes, part: str, *, content_type: str | None) -> Fetched:
         """Write `body` whole to `part`. Raises `OutputError`, `DiskFull`, and `TransportError` (`refused_content`)
         when it is not what `content_type` says: it came with the result, so no other try will bring a better one."""
-
-        def write() -> Fetched:
-            forget(path)
-            _write_new(path, body)
+        claims = Claims("data:", content_type, None)
+        with self._translated(part):
             try:
-                return finish(path, Claims("data:", content_type, None), content_type)
+                return await self._fetcher.keep(
+                    self._inside(part), body, claims, content_type, prepare=self._prepared(part)
+                )
             except ReplyError as error:
                 raise TransportError(str(error), sent=False, kind="refused_content") from error
-
-        with self._translated(part):
-            path = self._ready(part)
-            return await anyio.to_thread.run_sync(write)
 
     async def publish(self, part: str, path: str) -> None:
         """Rename `part` to `path`; the name is durable on return. Raises `OutputError`, `DiskFull`."""
 
-        def rename() -> None:
-            source, target = self._ready(part), self._ready(path)
+        def rename(batch: Batch) -> None:
+            source, target = self._ready(part, batch), self._ready(path, batch)
             if not stat.S_ISREG(source.lstat().st_mode):
                 raise OutputError(f"{source}: is not the file that was written there", advice="Remove it.")
             fault_point("file.renaming")
             source.replace(target)
             fault_point("file.renamed")
-            _sync_folder(target.parent)
+            batch.sync_later(target.parent)
 
         with self._translated(path):
-            await anyio.to_thread.run_sync(rename)
+            await self._fetcher.hops.do(rename)
 
     async def holds(self, path: str, *, size_bytes: int, sha256: bytes) -> bool:
         """True when the file at `path` is there with exactly these contents."""
@@ -92,15 +98,26 @@ class OutputFolder:
         """True when something stands at `path` already, be it a broken link."""
         return os.path.lexists(self._inside(path))
 
-    def _ready(self, relative: str) -> Path:
+    def _prepared(self, relative: str) -> Callable[[Batch], None]:
+        def prepare(batch: Batch) -> None:
+            with self._translated(relative):
+                self._ready(relative, batch)
+
+        return prepare
+
+    def _ready(self, relative: str, batch: Batch) -> Path:
         """The place of `relative`, its folder made."""
         place = self._inside(relative)
-        # Not Path.resolve: it calls a circle of links a RuntimeError (Python < 3.13).
-        if not Path(os.path.realpath(place.parent)).is_relative_to(self._root):
-            raise OutputError(
-                f"{place.parent}: a link leads out of the output folder", advice="Remove the link, or the folder."
-            )
-        _make_durably(place.parent)
+
+        def look() -> None:
+            # Not Path.resolve: it calls a circle of links a RuntimeError (Python < 3.13).
+            if not Path(os.path.realpath(place.parent)).is_relative_to(self._root):
+                raise OutputError(
+                    f"{place.parent}: a link leads out of the output folder", advice="Remove the link, or the folder."
+                )
+            _make_durably(place.parent)
+
+        batch.once(place.parent, look)
         return place
 
     def _inside(self, relative: str) -> Path:
@@ -110,18 +127,31 @@ class OutputFolder:
             raise OutputError(f"{relative!r} is not a place inside the output folder")
         return place
 
-    @contextmanager
-    def _translated(self, relative: str) -> Iterator[None]:
-        with translated(self._root / relative):
-            yield
+    def _translated(self, relative: str) -> _Translated:
+        return _Translated(self._root, relative)
 
 
-@contextmanager
-def translated(place: Path) -> Iterator[None]:
-    """Turn the system's errors about `place` into ours."""
-    try:
-        yield
-    except OSError as error:
+def translated(place: Path) -> _Translated:
+    """A block in which the system's errors about `place` become ours."""
+    return _Translated(place, "")
+
+
+class _Translated:
+    """The same for `relative` in `root`; no generator, since each file needs three."""
+
+    __slots__ = ("_relative", "_root")
+
+    def __init__(self, root: Path, relative: str) -> None:
+        self._root = root
+        self._relative = relative
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if not isinstance(error, OSError):
+            return
+        place = self._root / self._relative if self._relative else self._root
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DiskFull(
                 f"{place}: no space left on the disk", advice="Free some space; the same command goes on."
@@ -166,12 +196,4 @@ def _make_durably(folder: Path) -> None:
         return
     _make_durably(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder.parent)

@@ -29,6 +29,9 @@ class FetchLimits:
     make up as they send it is seldom so large."""
     free_least_bytes: int = MEBIBYTE
     """Room on the disk that downloads leave: what is paid for must still be recorded when they have filled the rest."""
+    in_memory_most: int = MEBIBYTE
+    """Bytes of a body that waits in memory until it is whole: a part file and a note beside it cost more than the file
+    (0.3 ms). 16 downloads at once (the default) hold 16 MiB."""
     slowest_bytes_per_s: float = 1024.0
     """16 downloads at once (the default) have this much each on a line of 128 kbit/s; who sends less keeps us waiting
     on purpose or is broken."""

@@ -9,13 +9,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn, Self, TextIO
 
-from tqdm import tqdm
-
 from falbatch.core.events import Counter, JobEnded, Notice, Reconciled, RunEvent, RunStopping
 from falbatch.core.state import State
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from tqdm import tqdm
 
 LINE_EVERY_S: Final = 5.0
 """Between two plain lines: a log of a night stays readable."""
@@ -41,6 +41,8 @@ class ProgressDisplay:
 
     def __enter__(self) -> Self:
         if self._is_terminal:
+            from tqdm import tqdm
+
             try:
                 self._bar = tqdm(
                     total=self._counter.total,
@@ -106,9 +108,7 @@ class ProgressDisplay:
 
     def _details(self) -> str:
         counter = self._counter
-        parts = [f"queue {max(0, counter.in_queue)}", f"running {max(0, counter.running)}"]
-        if counter.awaited > 0:
-            parts.append(f"at fal {counter.awaited}")
+        parts = [f"at fal {max(0, counter.at_fal)}"]
         if counter.uploading > 0:
             parts.append(f"uploading {counter.uploading}")
         if counter.downloading > 0:

@@ -16,7 +16,8 @@ import pytest
 
 from falbatch.adapters.fetch import Fetcher
 from falbatch.adapters.files import OutputFolder
-from falbatch.adapters.store import stage
+from falbatch.adapters.limits import FetchLimits
+from falbatch.adapters.store import reader, stage
 from falbatch.adapters.store.store import Store
 from falbatch.core.changes import FileReady, FilesStored, ResultStored, SubmitAccepted, SubmitStarted
 from falbatch.core.model import Item, Mode
@@ -25,8 +26,11 @@ from falbatch.fal.transport import Transport, TransportSettings
 from tests.fal.raw_server import Peer, served
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from pathlib import Path
+
+    from falbatch.core.record import OpenJob
 
     Answer = Callable[[Peer, "Asked"], Awaitable[None]]
 
@@ -274,3 +278,23 @@ def root(tmp_path: Path) -> Path:
 def files(root: Path, opener: Transport) -> OutputFolder:
     """What writes into it, over real connections."""
     return OutputFolder(root, Fetcher(opener, allow_http=True))
+
+
+TO_DISK: Final = FetchLimits(in_memory_most=0)
+"""Every body is written to its part file as it comes, as large ones are."""
+
+
+@pytest.fixture
+def large_files(root: Path, opener: Transport) -> OutputFolder:
+    """The same for files that are too large for memory."""
+    return OutputFolder(root, Fetcher(opener, allow_http=True, limits=TO_DISK))
+
+
+def planned_after(connection: sqlite3.Connection, seq: int, limit: int) -> list[OpenJob]:
+    """The planned jobs of all endpoints after a place in the manifest, in its order."""
+    jobs = [
+        job
+        for endpoint in reader.planned_endpoints(connection)
+        for job in reader.planned_of(connection, endpoint, seq, limit)
+    ]
+    return sorted(jobs, key=lambda job: job.seq or 0)

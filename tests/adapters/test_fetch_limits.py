@@ -19,8 +19,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from falbatch.adapters.fetch import URL_MOST, Claims, Fetcher, meta_path, plain
+from falbatch.adapters.fetch import Fetcher
 from falbatch.adapters.limits import MEBIBYTE, FetchLimits
+from falbatch.adapters.partfile import URL_MOST, Claims, meta_path, plain
 from falbatch.core.classify import DownloadVerdict, download_verdict
 from falbatch.errors import ReplyError, TransportError, WireError
 from falbatch.fal.transport import Transport, TransportSettings
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.anyio
 
 TEXT = b"".join(b"line %d\n" % number for number in range(2_000))
 ETAG = '"v1"'
-QUICK = FetchLimits(slow_for_s=0.3)
+QUICK = FetchLimits(slow_for_s=0.3, in_memory_most=0)
 """So that a test need not wait."""
 
 
@@ -139,7 +140,7 @@ async def test_the_whole_of_a_download_has_its_time_too(
     """Fast enough at every moment, and never done."""
     url = site.put("/a.txt", _dripping(TEXT * 1_000, every_s=0.02, count=500))
     with pytest.raises(TransportError) as caught:
-        await fetcher_with(FetchLimits(total_s=0.5)).fetch(_claims(url), part)
+        await fetcher_with(FetchLimits(total_s=0.5, in_memory_most=0)).fetch(_claims(url), part)
     assert caught.value.kind == "timeout"
     assert part.stat().st_size > 0
 
@@ -152,7 +153,7 @@ async def test_redirects_share_the_time_of_the_whole(
         await redirect("/a.txt")(peer, asked)
 
     with pytest.raises(TransportError) as caught:
-        await fetcher_with(FetchLimits(total_s=0.5)).fetch(_claims(site.put("/a.txt", slow)), part)
+        await fetcher_with(FetchLimits(total_s=0.5, in_memory_most=0)).fetch(_claims(site.put("/a.txt", slow)), part)
     assert caught.value.kind == "timeout"
     assert len(site.asked) <= 3
 
@@ -161,13 +162,14 @@ _DOWNLOADING = """
 import sys
 from pathlib import Path
 import anyio
-from falbatch.adapters.fetch import Claims, Fetcher
+from falbatch.adapters.fetch import Fetcher
+from falbatch.adapters.partfile import Claims
 from falbatch.adapters.limits import FetchLimits
 from falbatch.fal.transport import Transport, TransportSettings
 
 async def main(url, part):
     async with Transport(settings=TransportSettings(trust_env=False)) as transport:
-        fetcher = Fetcher(transport, allow_http=True, limits=FetchLimits(slow_for_s=1.5))
+        fetcher = Fetcher(transport, allow_http=True, limits=FetchLimits(slow_for_s=1.5, in_memory_most=0))
         print((await fetcher.fetch(Claims(url, None, None), Path(part))).size_bytes)
 
 anyio.run(main, *sys.argv[1:])
@@ -454,11 +456,13 @@ from pathlib import Path
 import anyio
 from falbatch.adapters.fetch import Fetcher
 from falbatch.adapters.files import OutputFolder
+from falbatch.adapters.limits import FetchLimits
 from falbatch.fal.transport import Transport, TransportSettings
 
-async def main(url, root):
+async def main(url, root, in_memory_most):
     async with Transport(settings=TransportSettings(trust_env=False)) as transport:
-        files = OutputFolder(Path(root), Fetcher(transport, allow_http=True))
+        limits = FetchLimits(in_memory_most=int(in_memory_most))
+        files = OutputFolder(Path(root), Fetcher(transport, allow_http=True, limits=limits))
         await files.fetch(url, ".a.part", size_bytes=None, content_type=None)
         await files.publish(".a.part", "a.txt")
 
@@ -467,24 +471,26 @@ anyio.run(main, *sys.argv[1:])
 
 
 @pytest.mark.parametrize(
-    ("point", "left"),
+    ("in_memory_most", "point", "left"),
     [
-        ("download.begun", {".a.part": 0, ".a.part.etag": None}),
-        ("download.half", {".a.part": 1_000, ".a.part.etag": None}),
-        ("download.whole", {".a.part": len(TEXT), ".a.part.etag": None}),
-        ("file.renaming", {".a.part": len(TEXT)}),
-        ("file.renamed", {"a.txt": len(TEXT)}),
+        (0, "download.begun", {".a.part": 0, ".a.part.etag": None}),
+        (0, "download.half", {".a.part": 1_000, ".a.part.etag": None}),
+        (0, "download.whole", {".a.part": len(TEXT), ".a.part.etag": None}),
+        (0, "file.renaming", {".a.part": len(TEXT)}),
+        (0, "file.renamed", {"a.txt": len(TEXT)}),
+        (2_000_000, "download.whole", {".a.part": len(TEXT)}),
+        (2_000_000, "file.renaming", {".a.part": len(TEXT)}),
     ],
 )
 async def test_the_program_can_be_killed_at_each_step(
-    site: Site, tmp_path: Path, point: str, left: dict[str, int | None]
+    site: Site, tmp_path: Path, in_memory_most: int, point: str, left: dict[str, int | None]
 ) -> None:
     async def in_two(peer: Peer, asked: Asked) -> None:
         await peer.answer(TEXT[:1_000], headers=f"ETag: {ETAG}\r\n", length=len(TEXT))
         await asyncio.sleep(0.2)  # so that it is read by itself
         await peer.send(TEXT[1_000:])
 
-    command = [sys.executable, "-c", _FETCHING, site.put("/a.txt", in_two), str(tmp_path)]
+    command = [sys.executable, "-c", _FETCHING, site.put("/a.txt", in_two), str(tmp_path), str(in_memory_most)]
     environment = {**os.environ, "FALBATCH_FAULT_POINT": point}
     done = await anyio.to_thread.run_sync(
         lambda: subprocess.run(command, env=environment, capture_output=True, timeout=WAIT_S, check=False)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from falbatch.adapters.fetch import Fetcher, meta_path
+from falbatch.adapters.fetch import Fetcher
 from falbatch.adapters.files import OutputFolder, make_folder
 from falbatch.adapters.limits import FetchLimits
+from falbatch.adapters.partfile import meta_path
 from falbatch.core.classify import DownloadVerdict, download_verdict
 from falbatch.errors import DiskFull, ExitCode, HttpError, OutputError, TransportError
 from tests.adapters.conftest import Site, cut, resumable, whole
@@ -262,7 +263,7 @@ async def test_a_file_in_the_way_of_a_folder_is_an_output_error(files: OutputFol
 
 
 async def test_a_full_disk_is_told_apart_and_can_be_mended(site: Site, opener: Transport, tiny_disk: TinyDisk) -> None:
-    to_the_last_byte = FetchLimits(free_least_bytes=0)
+    to_the_last_byte = FetchLimits(free_least_bytes=0, in_memory_most=0)
     files = OutputFolder(tiny_disk.path, Fetcher(opener, allow_http=True, limits=to_the_last_byte))
     body = TEXT * 100
     url = site.put("/x.txt", resumable(body, '"1"'))

@@ -35,7 +35,7 @@ def state(tmp_path: Path) -> Path:
 
 def submit(number: int) -> bytes:
     """A line about a submit."""
-    return journal._sealed({"key": f"{number:064x}", "attempt": 1, "at": AT, "event": "accepted", "request_id": "r"})
+    return journal.sealed({"key": f"{number:064x}", "attempt": 1, "at": AT, "event": "accepted", "request_id": "r"})
 
 
 def numbers(state: Path) -> list[int]:
@@ -126,7 +126,7 @@ def test_garbage_lines_are_numbered_and_the_others_are_read(state: Path, garbage
 @pytest.mark.parametrize("facts", [{"event": "begun", "age": [1, 2, 3]}, {"event": "begun"}, {"event": "?"}, {}, [1]])
 def test_a_sealed_line_that_makes_no_sense_there_is_a_bad_one(state: Path, facts: Any) -> None:
     journal.begin(state, AGE)
-    journal.append(state, [journal._sealed(facts)])
+    journal.append(state, [journal.sealed(facts)])
     read = journal.read(state)
     assert read is not None
     assert (read.base, read.bad_lines) == (AGE, [2])

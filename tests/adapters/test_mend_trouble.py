@@ -21,6 +21,7 @@ from falbatch.adapters.store import database, journal, reader, stage
 from falbatch.adapters.store.database import DamagedState, open_reader, translated
 from falbatch.adapters.store.journal import PAGE_BYTES, copy_path, journal_path
 from falbatch.adapters.store.mend import open_mended
+from falbatch.adapters.store.migrations import SCHEMA_VERSION
 from falbatch.adapters.store.store import Store
 from falbatch.adapters.store.whole import defect
 from falbatch.adapters.store.writer import reserve_path
@@ -30,7 +31,7 @@ from falbatch.core.model import Mode
 from falbatch.core.state import State
 from falbatch.errors import DiskFull, FalbatchError, OutputError, StateError
 from falbatch.faultpoints import POINTS, VARIABLE
-from tests.adapters.conftest import AT, accepted, adopt, item, recording
+from tests.adapters.conftest import AT, accepted, adopt, item, planned_after, recording
 from tests.adapters.damage import (
     LEFT,
     assert_nothing_forgotten,
@@ -68,7 +69,7 @@ def test_a_file_that_is_not_ours_is_refused_and_not_touched(
         state.unlink()
     other = sqlite3.connect(state, isolation_level=None)
     other.execute("PRAGMA journal_mode = WAL")
-    other.executescript(script or f"PRAGMA user_version = {database.SCHEMA_VERSION + 1}")
+    other.executescript(script or f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     snapshot = state.parent.with_name("theirs")
     shutil.copytree(state.parent, snapshot)
     other.close()
@@ -244,7 +245,7 @@ def test_an_index_that_disagrees_with_its_table_is_damage(
 ) -> None:
     """Each page is in order, and a job that is at fal would be given out as planned."""
     state = place(lives["clean"])
-    hidden = "FROM sqlite_master WHERE name = 'jobs_by_state'"
+    hidden = "FROM sqlite_master WHERE name = 'jobs_open'"
     with closing(sqlite3.connect(state, isolation_level=None)) as connection:
         index = connection.execute(f"SELECT * {hidden}").fetchone()
         connection.execute("PRAGMA writable_schema = ON")
@@ -253,7 +254,7 @@ def test_an_index_that_disagrees_with_its_table_is_damage(
         connection.execute("UPDATE jobs SET state = 'done' WHERE id = 10")
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", index)
-    assert "jobs_by_state" in mended(state)
+    assert "jobs_open" in mended(state)
     assert rows(state)[10] == ("planned", None)
 
 
@@ -338,7 +339,7 @@ def test_random_damage_is_mended_or_refused_and_never_forgotten(
         return
     try:
         with Store.open(state) as store:
-            jobs = {job.job_id: job for job in store.planned_after(-1, 100)}
+            jobs = {job.job_id: job for job in planned_after(store.reading, -1, 100)}
             said = store.mended
             store.paid_jobs()
             store.status()
@@ -364,7 +365,7 @@ def test_mending_a_file_of_many_jobs_takes_a_moment(lives: dict[str, Path], plac
     inputs = [b'{"n":%d}' % number for number in range(5_000)]
     keys = [job_key("e/f", Mode.QUEUE, given, 0).hex() for given in inputs]
     journal.append(
-        state, [journal._sealed({"key": key, **line}, given) for key, given in zip(keys, inputs, strict=True)]
+        state, [journal.sealed({"key": key, **line}, given) for key, given in zip(keys, inputs, strict=True)]
     )
     began = time.monotonic()
     assert "5000 jobs were brought up to date" in mended(state)

@@ -65,14 +65,14 @@ def _lines(events: list[RunEvent], *, total: int = 10, done_before: int = 3) -> 
 
 def test_without_a_terminal_the_end_is_one_plain_line() -> None:
     (line,) = _lines(EVENTS)
-    assert re.fullmatch(r"5/10 done, [0-9.]+/s, about \d+ s left, queue 1, running 1, failed 1, retries 1", line)
+    assert re.fullmatch(r"5/10 done, [0-9.]+/s, about \d+ s left, at fal 2, failed 1, retries 1", line)
 
 
 def test_without_a_terminal_lines_come_as_time_goes_by(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
     lines = _lines(EVENTS)
     assert len(lines) == len(EVENTS) + 1
-    assert lines[0].startswith("3/10 done, 0.0/s, queue 0")
+    assert lines[0].startswith("3/10 done, 0.0/s, at fal 0")
     assert lines[5].startswith("4/10 done")
     assert "\r" not in "".join(lines)
     assert "\x1b" not in "".join(lines)
@@ -124,7 +124,7 @@ def test_at_a_terminal_a_bar_shows_the_counts() -> None:
     last = re.split(r"[\r\n]+", _at_a_terminal(EVENTS).strip())[-1]
     assert "50%" in last
     assert "5/10" in last
-    assert "queue 1, running 1, failed 1, retries 1" in last
+    assert "at fal 2, failed 1, retries 1" in last
 
 
 def test_at_a_terminal_the_bar_begins_with_what_was_done_before() -> None:

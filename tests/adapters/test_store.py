@@ -14,7 +14,7 @@ from falbatch.core.changes import FilesGone, RequestEnded, SubmitStarted
 from falbatch.core.classify import Failure
 from falbatch.core.state import Event, IllegalTransition, State
 from falbatch.errors import ExitCode, StateError
-from tests.adapters.conftest import AT, accepted, finished, item, planned, recording, reopen, want_files
+from tests.adapters.conftest import AT, accepted, finished, item, planned, planned_after, recording, reopen, want_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +88,7 @@ async def test_a_submit_that_the_last_run_left_open_becomes_unknown(state: Path)
         states = store.connection.execute("SELECT state, error_type FROM jobs ORDER BY id").fetchall()
         assert states == [("unknown", "no_answer"), ("submitted", None), ("planned", None)]
         assert [job.submitted_at for job in store.status().unknown] == [AT + 1]
-        assert [job.job_id for job in store.planned_after(-1, 10)] == [3]
+        assert [job.job_id for job in planned_after(store.reading, -1, 10)] == [3]
         _claim(store)
         told = store.connection.execute("SELECT detail FROM events WHERE event = 'no_answer'").fetchall()
         assert told == [("1 jobs have submits without an answer",)]
@@ -101,7 +101,7 @@ async def test_failed_jobs_are_opened_again_with_a_clean_slate(state: Path) -> N
             await store.record(*accepted(2), RequestEnded(2, "r-2-1", AT, Event.REQUEST_CANCELLED, FAILURE))
             await store.record(*accepted(3), finished(3)[0], FilesGone(3, AT, FAILURE))
         reopen(store, 1, 2, 3)
-        jobs = store.planned_after(-1, 10)
+        jobs = planned_after(store.reading, -1, 10)
         assert [(job.job_id, job.failures, job.attempts) for job in jobs] == [
             (1, 0, 1),
             (2, 0, 1),

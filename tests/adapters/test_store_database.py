@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from falbatch.adapters.store import database, reader
-from falbatch.adapters.store.database import APPLICATION_ID, SCHEMA_VERSION, open_reader, open_writer, translated
+from falbatch.adapters.store.database import APPLICATION_ID, open_reader, open_writer, translated
+from falbatch.adapters.store.migrations import MIGRATIONS, SCHEMA_VERSION
 from falbatch.core.state import State
 from falbatch.errors import DiskFull, ExitCode, OutputError, StateError
-from tests.adapters.conftest import item, planned
+from tests.adapters.conftest import item, planned, planned_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,6 +193,7 @@ def test_a_disk_that_fills_up_while_the_file_is_made_is_said_and_can_be_mended(t
 
 
 def test_no_room_for_the_shared_memory_file_is_a_full_disk_and_no_damage(tiny_disk: TinyDisk) -> None:
+    tiny_disk.resize(512)  # the file, its -wal and that one all fit while it is made
     path = tiny_disk.path / "falbatch.db"
     open_writer(path).close()
     filler = tiny_disk.path / "filler"
@@ -209,7 +211,7 @@ def next_version(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Lets a test pretend that falbatch has moved on by one migration."""
 
     def move_on(script: str) -> None:
-        monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, script))
+        monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, script))
         monkeypatch.setattr(database, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
 
     return move_on
@@ -280,4 +282,4 @@ def test_a_path_with_marks_of_a_url_is_read_as_it_is(tmp_path: Path) -> None:
 def test_the_state_of_a_batch_that_never_ran_is_empty() -> None:
     with closing(database.open_empty()) as connection:
         assert reader.status(connection, running=False).total == 0
-        assert reader.planned_after(connection, -1, 10) == []
+        assert planned_after(connection, -1, 10) == []

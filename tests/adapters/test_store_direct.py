@@ -16,7 +16,7 @@ from falbatch.core.classify import Failure
 from falbatch.core.model import Item, Mode
 from falbatch.core.record import StoredResult
 from falbatch.core.state import Event, IllegalTransition, State
-from tests.adapters.conftest import AT, accepted, finished, item, planned, recording
+from tests.adapters.conftest import AT, accepted, finished, item, planned, planned_after, recording
 from tests.adapters.damage import mended, rows
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def answer(job_id: int) -> tuple[SubmitAccepted, ResultStored]:
 def test_acceptance_and_result_are_one_entry(tmp_path: Path) -> None:
     async def live() -> None:
         with planned(tmp_path / "falbatch.db", map(call, range(3))) as store:
-            assert {job.mode for job in store.planned_after(-1, 9)} == {Mode.STREAM}
+            assert {job.mode for job in planned_after(store.reading, -1, 9)} == {Mode.STREAM}
             async with recording(store):
                 await store.record(SubmitStarted(1, 1, AT))
                 await store.record(*answer(1))

@@ -15,7 +15,7 @@ from falbatch.core.classify import Failure
 from falbatch.core.record import AttemptOnRecord, StoredFile
 from falbatch.core.report import UnknownJob
 from falbatch.core.state import Event, State
-from tests.adapters.conftest import AT, accepted, adopt, finished, item, planned, recording
+from tests.adapters.conftest import AT, accepted, adopt, finished, item, planned, planned_after, recording
 
 if TYPE_CHECKING:
     import sqlite3
@@ -124,11 +124,11 @@ async def test_status_leaves_no_transaction_behind(connection: sqlite3.Connectio
 
 
 async def test_only_planned_jobs_are_given_out_in_pages(connection: sqlite3.Connection) -> None:
-    assert [job.job_id for job in reader.planned_after(connection, -1, 10)] == [10, 11]
-    assert [job.job_id for job in reader.planned_after(connection, -1, 1)] == [10]
-    assert [job.job_id for job in reader.planned_after(connection, 9, 1)] == [11]
-    assert reader.planned_after(connection, 10, 1) == []
-    (tried, fresh) = reader.planned_after(connection, -1, 10)
+    assert [job.job_id for job in planned_after(connection, -1, 10)] == [10, 11]
+    assert [job.job_id for job in planned_after(connection, -1, 1)] == [10]
+    assert [job.job_id for job in planned_after(connection, 9, 1)] == [11]
+    assert planned_after(connection, 10, 1) == []
+    (tried, fresh) = planned_after(connection, -1, 10)
     assert (tried.attempts, tried.failures) == (1, 1)
     assert (fresh.attempts, fresh.failures, fresh.request) == (0, 0, None)
 
@@ -143,7 +143,7 @@ async def test_what_is_paid_comes_with_its_request_those_at_fal_first(connection
 async def test_an_orphan_that_is_paid_for_is_still_given_out(state: Path) -> None:
     with planned(state, []) as store:
         assert [(job.job_id, job.seq) for job in store.paid_jobs()] == [(3, None), (2, None)]
-        assert store.planned_after(-1, 10) == []
+        assert planned_after(store.reading, -1, 10) == []
 
 
 async def test_jobs_are_listed_by_state_without_orphans(connection: sqlite3.Connection) -> None:

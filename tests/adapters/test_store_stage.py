@@ -17,7 +17,7 @@ from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Mode
 from falbatch.core.plan import Action, Again, Change
 from falbatch.core.state import State
-from tests.adapters.conftest import AT, accepted, adopt, finished, item, planned, recording, want_files
+from tests.adapters.conftest import AT, accepted, adopt, finished, item, planned, planned_after, recording, want_files
 
 if TYPE_CHECKING:
     import sqlite3
@@ -179,7 +179,7 @@ def test_adopting_the_whole_plan_adds_moves_renames_and_lets_go(state: Path) -> 
             (1, "c2", "planned", "m.yaml:1"),
             (0, "d", "planned", "m.yaml:0"),
         ]
-        assert [job.name for job in store.planned_after(-1, 10)] == ["d", "c2", "a"]
+        assert [job.name for job in planned_after(store.reading, -1, 10)] == ["d", "c2", "a"]
 
 
 @pytest.mark.anyio
@@ -206,10 +206,10 @@ def test_adopting_a_part_leaves_the_others_alone_and_runs_only_the_part(state: P
         stage.fill(store.connection, [item(0, "b", name="b"), item(1, "c", name="c")])
         adopt(store, whole=False, at=AT)
         assert [(seq, name) for seq, name, *_ in _records(store)] == [(0, "a"), (1, "b"), (1, "c")]
-        assert sorted(job.name for job in store.planned_after(-1, 10)) == ["b", "c"]
+        assert sorted(job.name for job in planned_after(store.reading, -1, 10)) == ["b", "c"]
         stage.fill(store.connection, [item(0, "a", name="a"), item(1, "b", name="b"), item(2, "c", name="c")])
         adopt(store, whole=True, at=AT)
-        assert [job.name for job in store.planned_after(-1, 10)] == ["a", "b", "c"]
+        assert [job.name for job in planned_after(store.reading, -1, 10)] == ["a", "b", "c"]
 
 
 def test_jobs_that_share_a_place_are_all_given_out_once(state: Path) -> None:
@@ -222,7 +222,7 @@ def test_jobs_that_share_a_place_are_all_given_out_once(state: Path) -> None:
         adopt(store, whole=False, at=AT)
         seen: list[bytes] = []
         last = -1
-        while jobs := store.planned_after(last, 3):
+        while jobs := planned_after(store.reading, last, 3):
             assert len(jobs) <= 4
             seen += [job.input_json for job in jobs]
             last = jobs[-1].seq or 0
@@ -236,7 +236,7 @@ def test_a_job_that_is_back_in_the_manifest_runs_in_a_partial_run_too(state: Pat
         assert store.status().orphaned == 1
         stage.fill(store.connection, [item(0, "a")])
         adopt(store, whole=False, at=AT)
-        assert [job.input_json for job in store.planned_after(-1, 10)] == [b'{"prompt":"a"}']
+        assert [job.input_json for job in planned_after(store.reading, -1, 10)] == [b'{"prompt":"a"}']
         assert store.status().orphaned == 0
 
 
@@ -302,4 +302,4 @@ def test_a_hundred_thousand_jobs_are_planned_in_flat_memory(state: Path) -> None
     count, grown_kib, seconds = child.stdout.split()
     sys.stdout.write(f"100,000 jobs staged, planned, adopted: {seconds} s, {int(grown_kib) / 1024:.1f} MiB more\n")
     assert int(count) == 100_000
-    assert int(grown_kib) < 32 * 1024
+    assert int(grown_kib) < 32 * 1024 - stage.CACHE_KIB  # SQLite's, which is bounded too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
@@ -9,22 +10,32 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from falbatch.adapters.store import reader, writer
+from falbatch.adapters.store import apply, reader, writer
 from falbatch.adapters.store.database import open_reader, open_writer
 from falbatch.core import changes
-from falbatch.core.changes import FileReady, RequestEnded, ResultStored, Stuck, SubmitNotAccepted, SubmitStarted
+from falbatch.core.changes import (
+    FileReady,
+    RequestEnded,
+    RequestFound,
+    ResultStored,
+    Stuck,
+    SubmitNotAccepted,
+    SubmitStarted,
+)
 from falbatch.core.classify import Failure
 from falbatch.core.record import RequestOnRecord, StoredFile, StoredResult
 from falbatch.core.state import TRANSITIONS, Event, IllegalTransition, State
 from falbatch.errors import DiskFull, ExitCode, StateError
-from tests.adapters.conftest import AT, accepted, finished, item, planned, recording, reopen
+from tests.adapters.conftest import AT, accepted, finished, item, planned, planned_after, recording, reopen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +79,83 @@ async def test_a_change_is_on_disk_when_record_returns(store: Store) -> None:
         assert _state_of(store, 1) == "planned"
         await store.record(SubmitStarted(1, 1, AT))
         assert _state_of(store, 1) == "submitting"
+
+
+async def test_asyncios_own_cancelling_stops_the_writer_no_more_than_ours(store: Store) -> None:
+    """`asyncio.run` cancels every task at its end, shields or not; who still records must get it done."""
+    running = asyncio.create_task(store.writer.run())
+    await anyio.sleep(0)
+    for job_id in range(1, 21):
+        callers = asyncio.create_task(store.writer.record(SubmitStarted(job_id, 1, AT)))
+        await anyio.sleep(0.0005 * job_id)  # before the group, while it waits for company, and while it is committed
+        running.cancel()
+        with anyio.fail_after(5):
+            await callers
+        assert _state_of(store, job_id) == "submitting"
+    store.writer.close()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_a_cancelling_in_the_very_turn_of_the_commit_loses_nothing(store: Store) -> None:
+    loop = asyncio.get_running_loop()
+    for job_id in range(1, 21):
+        one = store.new_writer()
+        running = asyncio.create_task(one.run())
+        caller = asyncio.create_task(one.record(SubmitStarted(job_id, 1, AT)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        loop.call_later(writer.LINGER_S, partial(loop.call_soon, running.cancel))
+        await caller
+        assert _state_of(store, job_id) == "submitting"
+        one.close()
+        await asyncio.wait([running])
+    assert not store.connection.in_transaction
+
+
+async def test_while_another_program_writes_the_loop_goes_on(store: Store) -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.sleep(0.005)
+
+    async with recording(store), anyio.create_task_group() as group:
+        with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            group.start_soon(turn)
+            group.start_soon(store.record, SubmitStarted(1, 1, AT))
+            await anyio.sleep(0.5)
+            assert turns > 20
+            assert _state_of(store, 1) == "planned"
+            other.execute("ROLLBACK")
+        with anyio.fail_after(10):
+            while _state_of(store, 1) == "planned":
+                await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+
+
+async def test_what_the_loop_has_no_time_for_is_written_by_the_thread(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "LOOP_S", 0.0)
+    threads: set[str] = set()
+    real = apply.Applier.submit_started
+
+    def seen(applier: Any, change: SubmitStarted) -> None:
+        threads.add(threading.current_thread().name.partition("_")[0])
+        real(applier, change)
+
+    monkeypatch.setitem(apply._WRITE, SubmitStarted, seen)
+    async with recording(store), anyio.create_task_group() as callers:
+        for job_id in range(1, 41):
+            callers.start_soon(store.record, SubmitStarted(job_id, 1, AT))
+    assert _elsewhere(store, "SELECT count(*) FROM jobs WHERE state = 'submitting'") == 40
+    assert threads == {"MainThread", "falbatch-writer"}
+    lines = store.path.with_suffix(".journal").read_bytes().splitlines()
+    assert sum(b'"started"' in line for line in lines) == 40
 
 
 async def test_recording_nothing_returns(store: Store) -> None:
@@ -329,7 +417,7 @@ async def test_two_jobs_cannot_have_the_same_request(store: Store) -> None:
 async def test_a_failed_attempt_is_counted_and_the_next_one_has_its_own_request(store: Store) -> None:
     async with recording(store):
         await store.record(*accepted(1), RequestEnded(1, "r-1-1", AT + 3, Event.ATTEMPT_FAILED, OTHER, 0.5))
-        (job,) = [each for each in store.planned_after(-1, 40) if each.job_id == 1]
+        (job,) = [each for each in planned_after(store.reading, -1, 40) if each.job_id == 1]
         assert (job.attempts, job.failures, job.state) == (1, 1, State.PLANNED)
         assert _elsewhere(store, "SELECT error_type FROM jobs WHERE id = 1") == "http_500"
         await store.record(*accepted(1, attempt=2))
@@ -409,8 +497,10 @@ async def test_a_stuck_job_says_why_until_it_gets_further(store: Store) -> None:
 async def test_the_story_of_a_job_is_kept_in_order(store: Store) -> None:
     async with recording(store):
         await store.record(*accepted(1), Stuck(1, AT, OTHER), *finished(1))
-    events = store.connection.execute("SELECT event FROM events WHERE job_id = 1 ORDER BY id").fetchall()
-    assert [event for (event,) in events] == ["accepted", "stuck", "result_stored", "files_stored"]
+        await store.record(SubmitStarted(2, 1, AT), SubmitNotAccepted(2, 1, AT, Event.REFUSED, OTHER))
+        await store.record(RequestFound(2, 1, AT, "r-found", AT))
+    events = store.connection.execute("SELECT event FROM events WHERE job_id > 0 ORDER BY id").fetchall()
+    assert [event for (event,) in events] == ["stuck", "refused", "found"], "what goes as it should is told elsewhere"
 
 
 _READING = """
@@ -470,7 +560,7 @@ from pathlib import Path
 import anyio
 from falbatch.adapters.store import stage
 from falbatch.adapters.store.store import Store
-from tests.adapters.conftest import accepted, finished
+from tests.adapters.conftest import accepted, finished, planned_after
 
 async def work(store, jobs):
     for job in jobs:
@@ -483,7 +573,7 @@ async def main():
     with Store.open(Path(sys.argv[1])) as store:
         stage.fill(store.connection, [])
         store.begin(name="demo", target="sandbox", manifest="demo.yaml", at=1.0, whole=False)
-        jobs = store.planned_after(-1, 100_000)
+        jobs = planned_after(store.reading, -1, 100_000)
         async with anyio.create_task_group() as group:
             group.start_soon(store.writer.run)
             for first in range(8):

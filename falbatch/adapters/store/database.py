@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from falbatch.adapters.store.journal import remains
+from falbatch.adapters.store.migrations import MIGRATIONS, SCHEMA_VERSION
 from falbatch.adapters.store.whole import defect
 from falbatch.errors import DiskFull, OutputError, StateError
 
@@ -28,145 +29,6 @@ FIRST_PAGE: Final = 4096
 
 BUSY_MS: Final = 10_000
 """How long a reader waits for the writer's moment of exclusive access."""
-
-# Each entry brings a file from the version of its index to the next. Never edit one that was released: append.
-MIGRATIONS: Final[tuple[str, ...]] = (
-    """
-    CREATE TABLE batch (
-        one INTEGER PRIMARY KEY CHECK (one = 1),
-        name TEXT NOT NULL,            -- the manifest's name: a file of another batch is refused
-        target TEXT NOT NULL,          -- 'fal', 'loopback' or 'sandbox': rehearsals are never mixed with paid work
-        manifest TEXT NOT NULL,        -- where the manifest was at the last run, for people
-        created_at REAL NOT NULL,
-        runner TEXT NOT NULL           -- who holds the lock, for the message to a second runner
-    );
-    CREATE TABLE jobs (
-        id INTEGER PRIMARY KEY,
-        key BLOB NOT NULL UNIQUE,
-        seq INTEGER,                   -- place in the manifest as last planned; NULL: no longer in it
-        step TEXT NOT NULL DEFAULT '', -- '' for the only step of an item
-        name TEXT NOT NULL,
-        endpoint TEXT NOT NULL,
-        mode TEXT NOT NULL,
-        input BLOB NOT NULL,           -- canonical JSON, as sent
-        replica INTEGER NOT NULL,
-        origin TEXT NOT NULL,
-        state TEXT NOT NULL,
-        attempts INTEGER NOT NULL DEFAULT 0,
-        failures INTEGER NOT NULL DEFAULT 0, -- failed requests since the job was planned or reopened
-        request_id TEXT,               -- the latest request
-        error_type TEXT,
-        error TEXT,
-        http_status INTEGER,
-        updated_at REAL NOT NULL
-    );
-    CREATE INDEX jobs_by_state ON jobs (state, seq);
-    CREATE TABLE attempts (
-        job_id INTEGER NOT NULL,
-        attempt INTEGER NOT NULL,
-        started_at REAL NOT NULL,
-        ended_at REAL,
-        outcome TEXT,                  -- NULL: the program ended before an answer came
-        error TEXT,
-        PRIMARY KEY (job_id, attempt)
-    ) WITHOUT ROWID;
-    CREATE TABLE requests (
-        request_id TEXT PRIMARY KEY,
-        job_id INTEGER NOT NULL,
-        attempt INTEGER NOT NULL,
-        status_url TEXT NOT NULL,
-        response_url TEXT NOT NULL,
-        cancel_url TEXT NOT NULL,
-        status TEXT NOT NULL,          -- accepted, completed, failed, cancelled
-        queue_position INTEGER,        -- as told at submit
-        accepted_at REAL NOT NULL,
-        ended_at REAL,
-        http_status INTEGER,
-        error_type TEXT,
-        inference_s REAL,
-        billable_units REAL,
-        cost REAL
-    ) WITHOUT ROWID;
-    CREATE INDEX requests_by_job ON requests (job_id);
-    CREATE TABLE results (
-        job_id INTEGER PRIMARY KEY,
-        request_id TEXT NOT NULL,
-        content_type TEXT NOT NULL,
-        body BLOB NOT NULL             -- as fal gave it
-    );
-    CREATE TABLE artifacts (
-        job_id INTEGER NOT NULL,
-        place INTEGER NOT NULL,
-        path TEXT NOT NULL,            -- relative to the output folder
-        path_fold TEXT NOT NULL UNIQUE,-- the same for case-insensitive disks
-        url TEXT NOT NULL,
-        size_bytes INTEGER NOT NULL,
-        sha256 BLOB NOT NULL,
-        content_type TEXT NOT NULL,
-        stored INTEGER NOT NULL DEFAULT 0,
-        PRIMARY KEY (job_id, place)
-    ) WITHOUT ROWID;
-    CREATE TABLE uploads (
-        sha256 BLOB PRIMARY KEY,
-        url TEXT NOT NULL,
-        uploaded_at REAL NOT NULL,
-        expires_at REAL
-    ) WITHOUT ROWID;
-    CREATE TABLE events (
-        id INTEGER PRIMARY KEY,
-        at REAL NOT NULL,
-        job_id INTEGER,
-        event TEXT NOT NULL,
-        detail TEXT
-    );
-    CREATE TABLE selection (job_id INTEGER PRIMARY KEY); -- the jobs of a run with --limit, --sample or --where
-    """,
-    """
-    ALTER TABLE attempts ADD COLUMN reserved_nano INTEGER NOT NULL DEFAULT 0; -- nano-dollars expected at its submit
-    ALTER TABLE attempts ADD COLUMN named_id TEXT;   -- a request id that came with an error
-    -- The submits whose fate is open; a run over a million jobs has few of them.
-    CREATE INDEX attempts_open ON attempts (job_id) WHERE outcome IS NULL OR outcome = 'no_answer';
-    ALTER TABLE requests DROP COLUMN cost;
-    ALTER TABLE requests ADD COLUMN cost_nano INTEGER; -- NULL: not ended, or no price is known
-    CREATE TABLE prices (
-        endpoint TEXT PRIMARY KEY,
-        nano_per_unit INTEGER NOT NULL,
-        unit TEXT NOT NULL,
-        at REAL NOT NULL               -- when fal said so
-    ) WITHOUT ROWID;
-    """,
-    """
-    ALTER TABLE results ADD COLUMN events BLOB;      -- of a stream, as JSON lines
-    ALTER TABLE attempts ADD COLUMN sent_sha256 BLOB; -- of the body that left, where it is not the job's input
-    ALTER TABLE batch ADD COLUMN callback_secret BLOB; -- makes the tokens in callback URLs; NULL before the first
-    ALTER TABLE uploads RENAME TO old_uploads;
-    CREATE TABLE uploads (           -- every URL of every content: a result may name an old one
-        sha256 BLOB NOT NULL,
-        url TEXT NOT NULL,
-        content_type TEXT NOT NULL,  -- as the input asks, '' where it does not
-        terms TEXT NOT NULL,         -- where to, and for how long
-        size_bytes INTEGER NOT NULL,
-        uploaded_at REAL NOT NULL,
-        expires_at REAL,             -- NULL: never
-        PRIMARY KEY (sha256, url)
-    ) WITHOUT ROWID;
-    INSERT INTO uploads SELECT sha256, url, '', '', 0, uploaded_at, expires_at FROM old_uploads;
-    DROP TABLE old_uploads;
-    CREATE TABLE local_files (       -- what files of inputs held when they were last read
-        path TEXT PRIMARY KEY,       -- absolute
-        name TEXT NOT NULL,          -- as the manifest or its rows write it
-        size_bytes INTEGER NOT NULL,
-        mtime_ns INTEGER NOT NULL,
-        ctime_ns INTEGER NOT NULL,
-        hashed_ns INTEGER NOT NULL,  -- when it was read
-        sha256 BLOB NOT NULL,
-        seal BLOB NOT NULL           -- over all the others: a garbled row would make a paid job look new
-    ) WITHOUT ROWID;
-    CREATE INDEX local_files_by_content ON local_files (sha256);
-    """,
-)
-
-SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -271,6 +133,8 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     # FULL: what was committed survives a power cut. With group commit it costs the same as NORMAL (measured).
     connection.execute("PRAGMA synchronous = FULL")
+    # Some builds write zeros over what is freed: a tenth of a commit's work, for what is no secret.
+    connection.execute("PRAGMA secure_delete = OFF")
     connection.execute("PRAGMA temp_store = FILE")
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
 
@@ -312,8 +176,9 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         copy.touch(mode=0o600)
         with contextlib.closing(sqlite3.connect(copy)) as backup:
             connection.backup(backup)
-    for number in range(version, SCHEMA_VERSION):
-        connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]}; PRAGMA user_version = {number + 1}; COMMIT;")
+    if version < SCHEMA_VERSION:
+        script = ";".join(MIGRATIONS[version:])
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
 
 class DamagedState(StateError):

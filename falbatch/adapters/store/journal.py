@@ -14,18 +14,16 @@ import sqlite3
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import singledispatch
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from falbatch.core import changes
-from falbatch.core.state import Event
+import orjson
+
 from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-    from falbatch.core.changes import Change
+    from typing import BinaryIO
 
 BEGUN: Final = "begun"
 COPIED: Final = "copied"
@@ -38,6 +36,15 @@ _SUBMIT: Final = b'{"key"'
 PAGE_BYTES: Final = 4096
 """A program that is killed while it writes leaves whole pages of what it wrote. A last line that ends there is no
 damage: whoever waited for it to be on disk was never told, so its POST did not leave, or its answer is looked for."""
+
+LONG_BYTES: Final = 4 * 1024 * 1024
+"""A journal up to this size is read whole at each start: about 12,000 lines, a fifth of a second."""
+
+END_BYTES: Final = 256 * 1024
+"""What is read of a longer one: some 700 lines, many times what is under way at one moment."""
+
+TOTALS_SINCE: Final = 4
+"""The first version of the format whose files keep their own totals."""
 
 LINE_LEAST: Final = 128
 """Bytes: more than the first line has, less than it and another that tells of a submit."""
@@ -65,16 +72,22 @@ class Age(NamedTuple):
     made: float
     """When the batch was made: no two batches share it. 0 before that."""
     happened: int
-    """The latest of its events."""
+    """Grows with all that happens to it."""
     submits: int
     """Its attempts."""
+
+
+_PROGRESS: Final = "SELECT happened, submits FROM totals"
+
+_OLD_PROGRESS: Final = "SELECT (SELECT coalesce(max(id), 0) FROM events), (SELECT count(*) FROM attempts)"
+"""The same of a file from before there were totals; what it becomes by its upgrade."""
 
 
 def age_of(connection: sqlite3.Connection) -> Age:
     """How far a state file is. Raises `sqlite3.DatabaseError` when it does not say."""
     made = connection.execute("SELECT created_at FROM batch").fetchone()
-    happened = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
-    submits = connection.execute("SELECT count(*) FROM attempts").fetchone()[0]
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    happened, submits = connection.execute(_PROGRESS if version >= TOTALS_SINCE else _OLD_PROGRESS).fetchone()
     if made is not None and not isinstance(made[0], float):
         raise sqlite3.DatabaseError("it does not say when it was made")
     return Age(made[0] if made else 0.0, happened, submits)
@@ -85,7 +98,7 @@ def begin(state: Path, age: Age) -> None:
     path = journal_path(state)
     fresh = path.with_name(path.name + ".part")
     fresh.unlink(missing_ok=True)
-    _write(fresh, _sealed({"event": BEGUN, "age": age}))
+    _write(fresh, sealed({"event": BEGUN, "age": [*age]}))
     fresh.replace(path)
     sync(path.parent)
 
@@ -105,12 +118,12 @@ def tidy(state: Path) -> None:
 
 def note_copy(state: Path, age: Age) -> None:
     """Say that a copy of this `age`, which has all of the journal so far, is about to be put in its place."""
-    append(state, [_sealed({"event": COPIED, "age": age})])
+    append(state, [sealed({"event": COPIED, "age": [*age]})])
 
 
 def note_doubt(state: Path) -> None:
     """Say that the state file could not be read somewhere: the next run looks at every byte of it."""
-    append(state, [_sealed({"event": DOUBTED})])
+    append(state, [sealed({"event": DOUBTED})])
 
 
 def append(state: Path, lines: Iterable[bytes]) -> None:
@@ -144,65 +157,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def line_of(change: Change, connection: sqlite3.Connection) -> bytes | None:
-    """What the journal says of a change that is on record; None for those that are about no submit."""
-    if not isinstance(
-        change, changes.SubmitStarted | changes.SubmitNotAccepted | changes.SubmitAccepted | changes.RequestFound
-    ):
-        return None
-    row = connection.execute(
-        "SELECT hex(key), endpoint, mode, replica, j.name, origin, input, b.name, b.target, b.created_at"
-        " FROM jobs j LEFT JOIN batch b WHERE id = ?",
-        (change.job_id,),
-    ).fetchone()
-    key, *described, given, batch, target, made = row
-    facts: dict[str, Any] = {"key": key, "attempt": change.attempt, "at": change.at, **_facts(change)}
-    if not isinstance(change, changes.SubmitStarted | changes.RequestFound):
-        return _sealed(facts)
-    facts |= dict(zip(("endpoint", "mode", "replica", "name", "origin"), described, strict=True))
-    facts |= {"batch": None if made is None else [batch, target, made]}
-    return _sealed(facts, bytes(given))
-
-
-def _sealed(facts: dict[str, Any], given: bytes = b"") -> bytes:
-    text = json.dumps(facts).encode()
-    if given:  # it is JSON already, and its integers must stay as they are
+def sealed(facts: dict[str, Any], given: bytes = b"") -> bytes:
+    """One line of the journal; `given` is the job's input, JSON already, whose integers must stay as they are."""
+    try:
+        text = orjson.dumps(facts)
+    except TypeError:  # half a character pair in a message
+        text = json.dumps(facts).encode()
+    if given:
         text = text[:-1] + b', "input": ' + given + b"}"
     return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-@singledispatch
-def _facts(change: Change) -> dict[str, Any]:
-    raise TypeError(f"the journal takes no {type(change).__name__}")
-
-
-@_facts.register(changes.SubmitStarted)
-def _(change: changes.SubmitStarted) -> dict[str, Any]:
-    sent = {} if change.sent_sha256 is None else {"sent": change.sent_sha256.hex()}
-    return {"event": STARTED, "reserved": change.reserved, **sent}
-
-
-@_facts.register(changes.SubmitNotAccepted)
-def _(change: changes.SubmitNotAccepted) -> dict[str, Any]:
-    failure = change.failure
-    why = [failure.error_type, failure.message, failure.http_status]
-    return {"event": change.event.value, "named_id": change.request_id, "why": why}
-
-
-@_facts.register(changes.SubmitAccepted)
-def _(change: changes.SubmitAccepted) -> dict[str, Any]:
-    return {"event": Event.ACCEPTED.value, "request_id": change.request_id}
-
-
-@_facts.register(changes.RequestFound)
-def _(change: changes.RequestFound) -> dict[str, Any]:
-    is_followed = change.event is not None
-    return {
-        "event": Event.FOUND.value,
-        "request_id": change.request_id,
-        "since": change.accepted_at,
-        "followed": is_followed,
-    }
 
 
 @dataclass(slots=True)
@@ -218,6 +181,65 @@ class Journal:
     bad_lines: list[int] = field(default_factory=list)
     """Numbers of the lines that were cut short or garbled; without a last one that the kernel cut (`PAGE_BYTES`)."""
     is_doubted: bool = False
+    is_part: bool = False
+    """True when only its first line and its end were read."""
+
+
+def read_end(state: Path) -> Journal | None:
+    """The journal of a state file, of a long one its first line and its end only; None when there is none. Raises
+    `OSError`. Lines are numbered from there."""
+    with suppress(FileNotFoundError), journal_path(state).open("rb") as file:
+        if not is_long(state):
+            return read(state)
+        journal = Journal(is_part=True)
+        _note(journal, 1, file.readline())
+        for number, line in enumerate(_end_of(file), 2):
+            _note(journal, number, line)
+        journal.is_doubted = journal.is_doubted or _holds(file, f'"{DOUBTED}"'.encode())
+        return journal
+    return None
+
+
+def _holds(file: BinaryIO, word: bytes) -> bool:
+    """Is `word` anywhere in it? A gigabyte takes half a second."""
+    file.seek(0)
+    tail = b""
+    while chunk := file.read(1 << 20):
+        if word in tail + chunk:
+            return True
+        tail = chunk[-len(word) :]
+    return False
+
+
+def is_long(state: Path) -> bool:
+    """True for a journal of which only the end is read where that is enough."""
+    return journal_path(state).stat().st_size > LONG_BYTES
+
+
+def last_submits(state: Path) -> Iterator[dict[str, Any]]:
+    """The lines about submits at the end of a long journal."""
+    with journal_path(state).open("rb") as file:
+        for line in _end_of(file):
+            text = _opened(line)
+            if text.startswith(_SUBMIT):
+                yield parse_json(text)
+
+
+def _end_of(file: BinaryIO) -> Iterator[bytes]:
+    """The last whole lines; without one that the kernel cut (`PAGE_BYTES`)."""
+    file.seek(-END_BYTES, os.SEEK_END)
+    file.readline()
+    for line in file:
+        if not line.endswith(b"\n") and file.tell() % PAGE_BYTES == 0:
+            return
+        yield line
+
+
+def _note(journal: Journal, number: int, line: bytes) -> None:
+    try:
+        _take(journal, number, _opened(line))
+    except (ValueError, KeyError, TypeError):
+        journal.bad_lines.append(number)
 
 
 def read(state: Path) -> Journal | None:
@@ -227,10 +249,7 @@ def read(state: Path) -> Journal | None:
         for number, line in enumerate(file, 1):
             if number > 1 and not line.endswith(b"\n") and file.tell() % PAGE_BYTES == 0:
                 break
-            try:
-                _take(journal, number, _opened(line))
-            except (ValueError, KeyError, TypeError):
-                journal.bad_lines.append(number)
+            _note(journal, number, line)
         return journal
     return None
 
@@ -254,7 +273,7 @@ def _opened(line: bytes) -> bytes:
 
 def _take(journal: Journal, number: int, text: bytes) -> None:
     if text.startswith(_SUBMIT):
-        if journal.batch is None and b'"batch": ' in text and (batch := parse_json(text)["batch"]):
+        if journal.batch is None and b'"batch":' in text and (batch := parse_json(text)["batch"]):
             name, target, made = batch
             journal.batch = (str(name), str(target), float(made))
         return

@@ -16,13 +16,13 @@ import contextlib
 import sqlite3
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from falbatch.adapters.store import journal as journals
 from falbatch.adapters.store.database import DamagedState, check_ours, check_whole, open_writer, translated
 from falbatch.adapters.store.journal import Age, Journal, age_of, copy_path, journal_path, remains, sync
-from falbatch.adapters.store.recall import note_mending, take_in
+from falbatch.adapters.store.recall import knows_all, note_mending, take_in
 from falbatch.adapters.store.writer import in_transaction, reserve_path
 from falbatch.errors import StateError
 from falbatch.faultpoints import fault_point
@@ -31,8 +31,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+ALWAYS_COPIED_BYTES: Final = 64 * 1024 * 1024
+"""Copied and checked within some two seconds."""
+
+COPY_SHARE: Final = 13
+"""A job has about 700 bytes in the journal, and with its result 1,000 or more in the state file: a journal of this part
+of the file has submitted about a tenth of its jobs."""
+
 COMPANIONS = ("-journal", "-wal", "-shm", "")
 """What belongs to a SQLite file, itself last: a -wal that is left alone would be played into the next file."""
+
+
+def is_copy_due(state: Path) -> bool:
+    """True when a new copy is worth its while. What came since the last one is in the journal, but for results: those
+    are read again from fal, where it has them still. Small files are always copied; of a large one, whose copy takes
+    its seconds, a tenth of what it holds may be so."""
+    size, journal = state.stat().st_size, journal_path(state)
+    if size <= ALWAYS_COPIED_BYTES or not (copy_path(state).is_file() and journal.is_file()):
+        return True
+    return journal.stat().st_size * COPY_SHARE >= size
 
 
 def keep_copy(state: Path, connection: sqlite3.Connection) -> None:
@@ -91,6 +108,8 @@ class _Known:
     was_killed: bool
     """True when the last run did not come to its end: the -wal that it left may have held what came last, and nobody
     can tell whether it is all there still."""
+    has_wal: bool
+    """True when there is a -wal: a run that was killed leaves one."""
 
     @classmethod
     def of(cls, state: Path) -> _Known:
@@ -99,7 +118,13 @@ class _Known:
         if has_copy:
             with contextlib.suppress(sqlite3.Error), _open_copy(state) as copy:
                 age = age_of(copy)
-        return cls(state, has_copy, age, journals.read(state), reserve_path(state).exists())
+        has_wal = state.with_name(state.name + "-wal").exists()
+        return cls(state, has_copy, age, journals.read_end(state), reserve_path(state).exists(), has_wal)
+
+    def read_all(self) -> None:
+        """Read all of a journal of which only the end was."""
+        if self.journal is not None and self.journal.is_part:
+            self.journal = journals.read(self.state)
 
     @property
     def is_anything(self) -> bool:
@@ -157,6 +182,9 @@ def _open_good(state: Path, known: _Known) -> tuple[sqlite3.Connection, str]:
         raise _OutdatedError(f"{state} was {'empty' if state.exists() else 'gone'}")
     connection = _open_ours(state, known)
     try:
+        with translated(state):
+            if not _is_up_to_date(connection, known):
+                known.read_all()
         if known.journal is not None and known.journal.is_doubted:
             check_whole(connection, state, to_the_last_row=True)
         ours = age_of(connection)
@@ -187,7 +215,26 @@ def _open_ours(state: Path, known: _Known) -> sqlite3.Connection:
         ) from error
 
 
+def _is_up_to_date(connection: sqlite3.Connection, known: _Known) -> bool:
+    """True where the end of a long journal shows that the state file has all of it.
+
+    A line is written after the commit that it repeats, and before the next: a file that has the last lines has had all
+    before them. Hands could mix times in one file by taking a -wal away while it was being moved into the file; but
+    the rows of the last submits are on the pages that every commit writes anew, so what lacks anything lacks those.
+    Anything that is bad, doubted or not known there, or a -wal that is gone after a kill, has all lines read. A bad
+    line further up is met when the file must be put together again, as it always was for one that went bad later.
+    """
+    journal = known.journal
+    if journal is None or not journal.is_part or journal.is_doubted or journal.bad_lines:
+        return False
+    if known.gap() or (known.was_killed and not known.has_wal):
+        return False
+    return knows_all(connection, journals.last_submits(known.state))
+
+
 def _take_in(connection: sqlite3.Connection, known: _Known) -> int:
+    if known.journal is not None and known.journal.is_part:
+        return 0  # it has it all
     added = 0
 
     def work() -> None:
@@ -220,6 +267,7 @@ def _begin_anew(state: Path, connection: sqlite3.Connection, known: _Known) -> N
 
 def _restore(state: Path, known: _Known, why: str) -> tuple[sqlite3.Connection, str]:
     """Build the file anew, whole, beside the old one; then set that aside."""
+    known.read_all()
     known.check_batch(0.0)
     copy = known.copy
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.adapters.store import spending, uploads
+from falbatch.adapters.store.addresses import JOIN_FORM, URLS
 from falbatch.core.model import JobKey, Mode
 from falbatch.core.record import AttemptOnRecord, OpenJob, RequestOnRecord, StoredFile, StoredResult
 from falbatch.core.report import BatchStatus, FailureGroup, UnknownJob
@@ -24,14 +25,22 @@ UNKNOWN_SHOWN: Final = 1_000
 
 _OPEN_JOB: Final = (
     "SELECT j.id, j.key, j.seq, j.name, j.endpoint, j.mode, j.input, j.state, j.attempts, j.failures,"
-    " coalesce(a.reserved_nano, 0), r.request_id, r.status_url, r.response_url, r.cancel_url, r.accepted_at"
-    " FROM jobs j LEFT JOIN requests r ON r.request_id = j.request_id"
+    f" coalesce(a.reserved_nano, 0), r.request_id, {URLS}, r.accepted_at"
+    f" FROM jobs j LEFT JOIN requests r ON r.request_id = j.request_id {JOIN_FORM}"
     " LEFT JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt"
 )
 
 _PLANNED: Final = (
-    f"{_OPEN_JOB} WHERE j.state = 'planned'"
+    f"{_OPEN_JOB} WHERE j.state = 'planned' AND j.state <> 'done'"
     " AND (NOT EXISTS (SELECT 1 FROM selection) OR j.id IN (SELECT job_id FROM selection))"
+)
+
+
+_OPEN_COUNTS: Final = "SELECT state, count(*) FROM jobs WHERE state <> 'done' AND seq IS NOT NULL GROUP BY state"
+
+_BLAMED: Final = (
+    "SELECT error_type, count(*), min(id) FROM jobs WHERE state = ?1 AND error_type IS NOT NULL AND seq IS NOT NULL"
+    " AND error_type IS coalesce(?2, error_type) GROUP BY error_type"
 )
 
 
@@ -75,28 +84,42 @@ def batch_row(connection: sqlite3.Connection) -> BatchRow | None:
 
 def paid_jobs(connection: sqlite3.Connection) -> list[OpenJob]:
     """Jobs whose request or result is at hand: those of the whole batch, in the manifest or not."""
-    rows = connection.execute(f"{_OPEN_JOB} WHERE j.state IN ('submitted', 'completed') ORDER BY j.state DESC, j.id")
+    rows = connection.execute(
+        f"{_OPEN_JOB} WHERE j.state IN ('submitted', 'completed') AND j.state <> 'done' ORDER BY j.state DESC, j.id"
+    )
     return [_open_job(row) for row in rows]
 
 
-def planned_after(connection: sqlite3.Connection, seq: int, limit: int) -> list[OpenJob]:
-    """The next jobs to submit, in the manifest's order. In a partial run only the selected ones.
+def planned_endpoints(connection: sqlite3.Connection) -> list[str]:
+    """The endpoints of planned jobs: one step in the index for each, whatever the number of jobs."""
+    rows = connection.execute(
+        "WITH RECURSIVE named (endpoint) AS ("
+        " SELECT min(endpoint) FROM jobs WHERE state = 'planned' UNION ALL"
+        " SELECT (SELECT min(endpoint) FROM jobs WHERE state = 'planned' AND endpoint > named.endpoint)"
+        " FROM named WHERE endpoint IS NOT NULL) SELECT endpoint FROM named WHERE endpoint IS NOT NULL"
+    )
+    return [endpoint for (endpoint,) in rows]
+
+
+def planned_of(connection: sqlite3.Connection, endpoint: str, seq: int, limit: int) -> list[OpenJob]:
+    """The next jobs to submit to an endpoint, in the manifest's order. In a partial run only the selected ones.
 
     Partial runs count their own part, so jobs may share a place: those at the last place all come, beyond `limit`.
     """
-    jobs = [
-        _open_job(row) for row in connection.execute(f"{_PLANNED} AND j.seq > ? ORDER BY j.seq LIMIT ?", (seq, limit))
-    ]
+    of = f"{_PLANNED} AND j.endpoint = ?"
+    rows = connection.execute(f"{of} AND j.seq > ? ORDER BY j.seq LIMIT ?", (endpoint, seq, limit))
+    jobs = [_open_job(row) for row in rows]
     if len(jobs) < limit:
         return jobs
     last = jobs[-1].seq
-    at_last = connection.execute(f"{_PLANNED} AND j.seq = ? ORDER BY j.id", (last,))
+    at_last = connection.execute(f"{of} AND j.seq = ? ORDER BY j.id", (endpoint, last))
     return [job for job in jobs if job.seq != last] + [_open_job(row) for row in at_last]
 
 
 def at_fal(connection: sqlite3.Connection) -> list[OpenJob]:
     """Jobs with a request that fal has not been seen to finish."""
-    return [_open_job(row) for row in connection.execute(f"{_OPEN_JOB} WHERE j.state = 'submitted' ORDER BY j.id")]
+    rows = connection.execute(f"{_OPEN_JOB} WHERE j.state = 'submitted' AND j.state <> 'done' ORDER BY j.id")
+    return [_open_job(row) for row in rows]
 
 
 def _open_job(row: Any) -> OpenJob:
@@ -134,7 +157,9 @@ def files_of(connection: sqlite3.Connection, job_id: int) -> list[StoredFile]:
 
 def path_owner(connection: sqlite3.Connection, path: str) -> int | None:
     """The job that has this path on record, on a disk that may not tell upper from lower case."""
-    row = connection.execute("SELECT job_id FROM artifacts WHERE path_fold = ?", (path.casefold(),)).fetchone()
+    row = connection.execute(
+        "SELECT job_id FROM artifacts WHERE coalesce(path_fold, path) = ?", (path.casefold(),)
+    ).fetchone()
     return None if row is None else int(row[0])
 
 
@@ -178,13 +203,14 @@ def status(connection: sqlite3.Connection, *, running: bool) -> BatchStatus:
 def _status(connection: sqlite3.Connection, unknown_states: tuple[str, ...]) -> BatchStatus:
     batch = batch_row(connection)
     counts: Counter[State] = Counter()
-    for state, count in connection.execute("SELECT state, count(*) FROM jobs WHERE seq IS NOT NULL GROUP BY state"):
+    for state, count in connection.execute(_OPEN_COUNTS):
         counts[State.UNKNOWN if state in unknown_states else State(state)] += count
-    orphaned = connection.execute("SELECT count(*) FROM jobs WHERE seq IS NULL").fetchone()[0]
-    files, size = connection.execute(
-        "SELECT count(*), coalesce(sum(size_bytes), 0) FROM artifacts WHERE stored = 1"
-    ).fetchone()
-    executions, units = connection.execute("SELECT count(*), coalesce(sum(billable_units), 0) FROM requests").fetchone()
+    (orphaned,) = connection.execute("SELECT count(*) FROM jobs WHERE seq IS NULL").fetchone()
+    # No job is ever taken away, so the highest id says how many there are; those that are in no index are done.
+    (jobs,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
+    if done := jobs - orphaned - counts.total():
+        counts[State.DONE] = done
+    files, size, executions, units = connection.execute("SELECT files, bytes, executions, units FROM totals").fetchone()
     return BatchStatus(
         name=batch.name if batch else "",
         counts=counts,
@@ -192,7 +218,7 @@ def _status(connection: sqlite3.Connection, unknown_states: tuple[str, ...]) -> 
         files=files,
         bytes=size,
         executions=executions,
-        billable_units=units,
+        billable_units=round(units, 9),
         failures=_grouped(connection, State.FAILED),
         stuck=_grouped(connection, State.SUBMITTED, State.COMPLETED) + _grouped(connection, State.PLANNED, of=UNSENT),
         unknown=_unknown(connection, unknown_states),
@@ -203,26 +229,35 @@ def _status(connection: sqlite3.Connection, unknown_states: tuple[str, ...]) -> 
 
 def mode_of(connection: sqlite3.Connection) -> Mode:
     """How the manifest's jobs are called: all in one way."""
-    row = connection.execute("SELECT mode FROM jobs WHERE seq IS NOT NULL LIMIT 1").fetchone()
+    row = connection.execute("SELECT mode FROM jobs WHERE seq IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
     return Mode.QUEUE if row is None else Mode(row[0])
 
 
 def _grouped(connection: sqlite3.Connection, *states: State, of: str = "") -> tuple[FailureGroup, ...]:
-    marks = ",".join("?" * len(states))
-    only = " AND error_type = ?" if of else ""
-    rows = connection.execute(
-        "SELECT coalesce(error_type, 'error'), count(*), coalesce(error, ''), name FROM jobs"
-        f" WHERE state IN ({marks}) AND seq IS NOT NULL AND error IS NOT NULL{only} GROUP BY 1 ORDER BY 2 DESC LIMIT ?",
-        (*states, *([of] if of else []), GROUPS),
+    """Blamed jobs by reason, counted in an index; the example of each is its first job."""
+    counts: Counter[str] = Counter()
+    first: dict[str, int] = {}
+    for state in states:
+        for error_type, count, job_id in connection.execute(_BLAMED, (state, of or None)):
+            counts[error_type] += count
+            first[error_type] = min(job_id, first.get(error_type, job_id))
+    return tuple(
+        FailureGroup(
+            word,
+            count,
+            *connection.execute("SELECT coalesce(error, ''), name FROM jobs WHERE id = ?", (first[word],)).fetchone(),
+        )
+        for word, count in counts.most_common(GROUPS)
     )
-    return tuple(FailureGroup(*row) for row in rows)
 
 
 def _unknown(connection: sqlite3.Connection, states: tuple[str, ...]) -> tuple[UnknownJob, ...]:
     marks = ",".join("?" * len(states))
     rows = connection.execute(
-        "SELECT j.name, j.input, a.started_at FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempts"
-        f" WHERE j.state IN ({marks}) AND j.seq IS NOT NULL ORDER BY j.id LIMIT ?",
+        f"WITH first AS (SELECT id FROM jobs WHERE state IN ({marks}) AND state <> 'done' AND seq IS NOT NULL"
+        " ORDER BY id LIMIT ?)"
+        " SELECT j.name, j.input, a.started_at FROM first JOIN jobs j ON j.id = first.id"
+        " JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempts ORDER BY j.id",
         (*states, UNKNOWN_SHOWN),
     )
     return tuple(UnknownJob(name, bytes(input_json).decode(), at) for name, input_json, at in rows)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from falbatch.adapters.store.apply import log_event
 from falbatch.adapters.store.journal import STARTED
 from falbatch.core.identity import canonical_json
 from falbatch.core.model import Mode
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 GENERATION: Final = 1_000_000_000
-"""The events of a mended file are numbered from the next multiple of this: whatever the lost one had, it is older."""
+"""What happens to a mended file is counted from the next multiple of this: whatever the lost one had, it is older."""
 
 _STATES: Final = {
     None: State.UNKNOWN,
@@ -52,13 +53,29 @@ def take_in(connection: sqlite3.Connection, lines: Iterable[dict[str, Any]]) -> 
     return len(touched)
 
 
+def knows_all(connection: sqlite3.Connection, lines: Iterable[dict[str, Any]]) -> bool:
+    """True when a state file has all that these lines tell. Where there are none, or one makes no sense, nothing is
+    known."""
+    is_known = False
+    for line in lines:
+        try:
+            key, number, event = bytes.fromhex(line["key"]), line["attempt"], line["event"]
+        except (KeyError, TypeError, ValueError):
+            return False
+        known = connection.execute(
+            "SELECT a.outcome FROM jobs j JOIN attempts a ON a.job_id = j.id WHERE j.key = ? AND a.attempt = ?",
+            (key, number),
+        ).fetchone()
+        is_known = known is not None and not _is_news(None if event == STARTED else event, known[0])
+        if not is_known:
+            return False
+    return is_known
+
+
 def note_mending(connection: sqlite3.Connection, *, above: int, what: str) -> None:
-    """Log that the file was mended, as an event later than `above` and than all that the file has."""
-    (latest,) = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
-    connection.execute(
-        "INSERT INTO events (id, at, job_id, event, detail) VALUES (?, ?, NULL, 'mended', ?)",
-        ((max(latest, above) // GENERATION + 1) * GENERATION, time.time(), what),
-    )
+    """Log that the file was mended; it is later now than `above` and than all that happened to it."""
+    log_event(connection, time.time(), None, "mended", what)
+    connection.execute("UPDATE totals SET happened = (max(happened, ?) / ? + 1) * ?", (above, GENERATION, GENERATION))
 
 
 def _take_in_line(connection: sqlite3.Connection, line: dict[str, Any]) -> set[int]:

@@ -25,32 +25,27 @@ LEFT_OPEN: Final = (
 )
 """Of jobs: the latest submit that may have been accepted got no answer."""
 
-BILLS: Final = 500
-"""Requests from which the cost of the next ones is learned."""
-
 _LOST: Final = "(a.outcome IS NULL OR a.outcome = 'no_answer')"
 """No answer came, or the program ended before one."""
 
 _AT_FAL: Final = (
     "SELECT coalesce(sum(a.reserved_nano), 0) FROM jobs j JOIN requests r ON r.request_id = j.request_id"
     " JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt WHERE j.state = 'submitted'"
+    " AND j.state <> 'done'"
 )
 
 
 def money(connection: sqlite3.Connection) -> Money:
     """What the batch has cost, and what may still come."""
     now = purse(connection, None)
-    priced, unpriced = connection.execute(
-        "SELECT count(CASE WHEN cost_nano > 0 THEN 1 END), count(CASE WHEN cost_nano IS NULL THEN 1 END)"
-        " FROM requests WHERE ended_at IS NOT NULL"
-    ).fetchone()
+    priced, unpriced = connection.execute("SELECT priced, unpriced FROM totals").fetchone()
     mean = round(now.spent / priced) if priced else None
     return Money(spent=now.spent, reserved=now.at_fal + now.lost, mean=mean, unpriced=unpriced)
 
 
 def purse(connection: sqlite3.Connection, limit: int | None) -> Purse:
     """The batch's money as it stands on record."""
-    (spent,) = connection.execute("SELECT coalesce(sum(cost_nano), 0) FROM requests").fetchone()
+    (spent,) = connection.execute("SELECT spent_nano FROM totals").fetchone()
     (lost,) = connection.execute(f"SELECT coalesce(sum(a.reserved_nano), 0) FROM attempts a WHERE {_LOST}").fetchone()
     (at_fal,) = connection.execute(_AT_FAL).fetchone()
     return Purse(limit=limit, spent=spent, at_fal=at_fal, lost=lost)
@@ -85,7 +80,9 @@ def lost_submits(connection: sqlite3.Connection) -> list[LostSubmit]:
 
 def has_unknown(connection: sqlite3.Connection) -> bool:
     """True when some job's submit got no answer; that of a run which was killed has none either."""
-    found = connection.execute("SELECT 1 FROM jobs WHERE state IN ('unknown', 'submitting') LIMIT 1").fetchone()
+    found = connection.execute(
+        "SELECT 1 FROM jobs WHERE state IN ('unknown', 'submitting') AND state <> 'done' LIMIT 1"
+    ).fetchone()
     return found is not None
 
 
@@ -101,7 +98,7 @@ def is_under_way(connection: sqlite3.Connection, endpoint: str, input_json: byte
     """True while a submit of this very input waits for its answer."""
     return (
         connection.execute(
-            "SELECT 1 FROM jobs WHERE state = 'submitting' AND endpoint = ? AND input = ? LIMIT 1",
+            "SELECT 1 FROM jobs WHERE state = 'submitting' AND state <> 'done' AND endpoint = ? AND input = ? LIMIT 1",
             (endpoint, input_json),
         ).fetchone()
         is not None
@@ -117,7 +114,8 @@ def is_left_open(connection: sqlite3.Connection, job_id: int) -> bool:
 def unsettled_endpoints(connection: sqlite3.Connection) -> list[str]:
     """The endpoints of jobs whose cost is still open."""
     rows = connection.execute(
-        "SELECT DISTINCT endpoint FROM jobs WHERE state IN ('submitting', 'submitted', 'unknown') ORDER BY endpoint"
+        "SELECT DISTINCT endpoint FROM jobs WHERE state IN ('submitting', 'submitted', 'unknown') AND state <> 'done'"
+        " ORDER BY endpoint"
     )
     return [row[0] for row in rows]
 
@@ -139,9 +137,9 @@ def keep_prices(connection: sqlite3.Connection, heard: Mapping[str, Price]) -> N
 def bills(connection: sqlite3.Connection, endpoint: str) -> list[tuple[bytes, float]]:
     """(input, billable units) of the dearest requests to `endpoint`: enough to know what the next may cost."""
     rows = connection.execute(
-        "SELECT j.input, r.billable_units FROM requests r JOIN jobs j ON j.id = r.job_id"
-        " WHERE r.billable_units > 0 AND j.endpoint = ? ORDER BY r.billable_units DESC LIMIT ?",
-        (endpoint, BILLS),
+        "SELECT j.input, b.units FROM bills b JOIN jobs j ON j.id = b.job_id WHERE b.endpoint = ?"
+        " ORDER BY b.units DESC",
+        (endpoint,),
     )
     return [(bytes(given), units) for given, units in rows]
 
@@ -156,6 +154,7 @@ def reserve_open(connection: sqlite3.Connection, expected: Callable[[str, bytes]
         " SELECT a.job_id, a.attempt, a.reserved_nano, j.endpoint, j.input FROM jobs j"
         " JOIN requests r ON r.request_id = j.request_id"
         " JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt WHERE j.state = 'submitted'"
+        " AND j.state <> 'done'"
     ).fetchall()
     raised = [
         (amount, job_id, attempt)

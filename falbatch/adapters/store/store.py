@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import platform
+import time
 from typing import TYPE_CHECKING
 
-from falbatch.adapters.store import journal, reader, spending, stage, uploads
+from falbatch.adapters.store import durations, journal, reader, spending, stage, uploads
 from falbatch.adapters.store.apply import log_event
 from falbatch.adapters.store.database import DamagedState, open_reader, translated
-from falbatch.adapters.store.mend import keep_copy, open_mended
+from falbatch.adapters.store.mend import is_copy_due, keep_copy, open_mended
 from falbatch.adapters.store.writer import RESERVE_BYTES, Writer, in_transaction, reserve_path
 from falbatch.core.state import Event, State, after
 from falbatch.errors import FalbatchError, StateError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from falbatch.adapters.store.basis import Basis
+    from falbatch.adapters.store.jobs import ManifestJobs
     from falbatch.core.changes import Change
     from falbatch.core.fileinputs import FileMark, Upload
     from falbatch.core.money import Price, Purse
@@ -40,6 +43,9 @@ class Store:
         self.writer = Writer(connection, path)
         self.reading = open_reader(path, is_checked=True)
         self._had_recorded = False
+        self._has_copied = False
+        self.timed: Callable[[float], None] | None = None
+        """Told how many seconds each `record` took; None: nobody wants to know."""
         self.mended = ""
         """What had to be put together again when the file was opened, in words; "" for nothing."""
 
@@ -54,15 +60,28 @@ class Store:
             store.mended = mended
             try:
                 yield store
-                if store.has_recorded or mended or journal.tells(path):
-                    # A copy that cannot be made costs nothing but itself: the journal stays, and knows the same.
-                    with contextlib.suppress(FalbatchError):
-                        keep_copy(path, connection)
+                store.keep_copy()
             finally:
                 store.reading.close()
                 reserve_path(path).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     journal.tidy(path)
+
+    @property
+    def is_copy_due(self) -> bool:
+        """True when `keep_copy` has something to do."""
+        if self._has_copied or not (self.has_recorded or self.mended or journal.tells(self.path)):
+            return False
+        return bool(self.mended) or is_copy_due(self.path)
+
+    def keep_copy(self) -> None:
+        """Copy the file beside itself where a copy is due, after a run's work: in a thread where a loop goes on, for a
+        gigabyte takes half a minute. Done at the end if nobody did it before."""
+        if self.is_copy_due:
+            self._has_copied = True
+            # A copy that cannot be made costs nothing but itself: the journal stays, and knows the same.
+            with contextlib.suppress(FalbatchError):
+                keep_copy(self.path, self.connection)
 
     def check(self, *, name: str, target: str) -> None:
         """Refuse a file that belongs to another batch or another kind of fal. Writes nothing."""
@@ -72,17 +91,27 @@ class Store:
             _refuse_stranger(self.path, row, name, target)
 
     def begin(
-        self, *, name: str, target: str, manifest: str, at: float, whole: bool = True, again: Again | None = None
+        self,
+        *,
+        name: str,
+        target: str,
+        manifest: str,
+        at: float,
+        whole: bool = True,
+        again: Again | None = None,
+        jobs: ManifestJobs = stage,
+        basis: Basis | None = None,
     ) -> None:
-        """Make the staged plan (`stage.fill` on `connection`) the state's, all in one transaction: claim the file,
-        take in new jobs, let go of those that left, and open what the user wants `again`.
+        """Make the plan (by default that of `stage.fill` on `connection`) the state's, all in one transaction: claim
+        the file, take in new jobs, let go of those that left, and open what the user wants `again`. `basis`: what the
+        plan was made from.
 
         What was being submitted when the last run ended has no answer and becomes unknown (design §5.3).
         """
 
         def work() -> None:
             self._claim(name, target, manifest, at)
-            stage.adopt(self.connection, whole=whole, at=at)
+            jobs.adopt(self.connection, whole=whole, at=at, basis=basis)
             if again is not None:
                 self._open_again(again.submit, Event.REOPENED, at)
                 self._open_again(again.files, Event.FILES_WANTED, at)
@@ -106,10 +135,12 @@ class Store:
         """What has no answer is unknown: submits that nobody waits for any more, and jobs that were to be submitted
         again after such a one, and were not."""
         moved = 0
-        for state, what in ((State.SUBMITTING, ""), (State.PLANNED, f" AND {spending.LEFT_OPEN}")):
+        # The plus keeps SQLite from looking through all planned jobs: those that were left open are few.
+        left_open = f"+state = ? AND {spending.LEFT_OPEN}"
+        for state, which in ((State.SUBMITTING, "state = ? AND state <> 'done'"), (State.PLANNED, left_open)):
             moved += self.connection.execute(
                 "UPDATE jobs SET state = ?, error_type = 'no_answer', updated_at = ?,"
-                f" error = 'its submit got no answer' WHERE state = ?{what}",
+                f" error = 'its submit got no answer' WHERE {which}",
                 (after(state, Event.NO_ANSWER), at, state),
             ).rowcount
         if moved:
@@ -123,6 +154,7 @@ class Store:
     def new_writer(self) -> Writer:
         """A writer for one run; the one before has ended."""
         self._had_recorded = self.has_recorded
+        self._has_copied = False
         self.writer = Writer(self.connection, self.path)
         return self.writer
 
@@ -147,7 +179,12 @@ class Store:
 
     async def record(self, *happened: Change) -> None:
         """Write changes; return when they are on disk."""
+        if self.timed is None:
+            await self.writer.record(*happened)
+            return
+        began_s = time.monotonic()
         await self.writer.record(*happened)
+        self.timed(time.monotonic() - began_s)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -165,10 +202,15 @@ class Store:
         with self._reading():
             return reader.paid_jobs(self.reading)
 
-    def planned_after(self, seq: int, limit: int) -> list[OpenJob]:
-        """The next jobs to submit, in the manifest's order."""
+    def planned_endpoints(self) -> list[str]:
+        """The endpoints of planned jobs."""
         with self._reading():
-            return reader.planned_after(self.reading, seq, limit)
+            return reader.planned_endpoints(self.reading)
+
+    def planned_of(self, endpoint: str, seq: int, limit: int) -> list[OpenJob]:
+        """The next jobs to submit to an endpoint, in the manifest's order."""
+        with self._reading():
+            return reader.planned_of(self.reading, endpoint, seq, limit)
 
     def result_of(self, job_id: int) -> StoredResult | None:
         """The stored result of a job."""
@@ -229,6 +271,11 @@ class Store:
         """One job as it stands now."""
         with self._reading():
             return reader.job(self.reading, job_id)
+
+    def sketches(self) -> dict[str, bytes]:
+        """What was learned of durations, by endpoint."""
+        with self._reading():
+            return durations.sketches(self.reading)
 
     def attempt(self, job_id: int, attempt: int) -> AttemptOnRecord | None:
         """One submit as it stands now; None when there was none."""

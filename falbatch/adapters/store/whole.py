@@ -29,6 +29,39 @@ _CONTRADICTIONS: Final = {
 }
 """What no run of ours leaves behind: pages of different times in one file."""
 
+_SPENT: Final = (  # two sums of which neither can overflow; their own overflow makes a REAL, which is not the least
+    "min(9000000000000000000, coalesce(sum(cost_nano / 1000000000), 0) * 1000000000"
+    " + coalesce(sum(cost_nano % 1000000000), 0))"
+)
+
+COUNTED: Final = (
+    "SELECT (SELECT count(*) FROM attempts), r.*, a.* FROM"
+    f" (SELECT count(*), {_SPENT}, count(CASE WHEN ended_at IS NOT NULL AND cost_nano > 0 THEN 1 END),"
+    " count(CASE WHEN ended_at IS NOT NULL AND cost_nano IS NULL THEN 1 END) FROM requests) r,"
+    " (SELECT count(*), coalesce(sum(size_bytes), 0) FROM artifacts WHERE stored = 1) a"
+)
+"""What `totals` has in whole numbers, added up anew."""
+
+TOTALS: Final = "SELECT submits, executions, spent_nano, priced, unpriced, files, bytes FROM totals"
+
+UNITS: Final = (
+    "SELECT t.units AS kept, r.units AS counted FROM totals t, (SELECT total(billable_units) AS units FROM requests) r"
+)
+"""The units of `totals`, and added up anew: the same but for rounding."""
+
+_SINCE_TOTALS: Final = {
+    "totals that are not the sum of their parts": (
+        f"SELECT 1 WHERE NOT EXISTS ({TOTALS} INTERSECT {COUNTED})"
+        " AND coalesce((SELECT spent_nano FROM totals), 0) < 9e18"
+        f" UNION ALL SELECT 1 FROM ({UNITS}) WHERE abs(kept - counted) > 1e-6 * max(1, counted)"
+    ),
+    "a job that is gone": "SELECT 1 WHERE (SELECT count(*) FROM jobs) <> (SELECT coalesce(max(id), 0) FROM jobs)",
+    "a request whose URLs are gone": (
+        "SELECT 1 FROM requests WHERE address IS NOT NULL AND address NOT IN (SELECT id FROM addresses)"
+    ),
+}
+"""The same of files that keep totals."""
+
 
 def defect(connection: sqlite3.Connection, expected: sqlite3.Connection, *, to_the_last_row: bool = False) -> str:
     """What is wrong with a state file, "" when nothing is. `expected` is an empty one of the same version.
@@ -45,7 +78,8 @@ def defect(connection: sqlite3.Connection, expected: sqlite3.Connection, *, to_t
         wrong = " OR ".join(f"typeof({name}) NOT IN ({_TYPES[kind]}, 'null')" for name, kind in columns)
         if connection.execute(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1").fetchone():
             return f"a value of another type in {table}"
-    for what, question in _CONTRADICTIONS.items():
+    questions = _CONTRADICTIONS | (_SINCE_TOTALS if "totals" in tables else {})
+    for what, question in questions.items():
         if connection.execute(f"{question} LIMIT 1").fetchone():
             return what
     if to_the_last_row:
