@@ -79,19 +79,21 @@ class Downloader:
         self._taken: dict[str, int] = {}
         """Paths chosen in this run whose record may still be on its way, by job: two jobs never share one."""
 
-    async def bring(self, job: OpenJob, result: StoredResult) -> OpenJob:
+    async def bring(self, job: OpenJob, result: StoredResult, *, is_new: bool = False) -> OpenJob:
         """`job` after its files: `done`, `failed` (a link is dead), or still `completed` when it must be tried again.
+        `is_new`: the result came in this run, so no file of it is on record.
 
         Raises `DiskFull` and `OutputError`: nothing more can be written.
         """
         marks = marks_in(job.input_json)
         uploaded = [url for mark in marks for url in self._store.urls_of(mark.sha256)]
         wanted = wanted_files(job, result, sidecar=self._sidecar, uploaded=uploaded)
-        on_record = {file.place: file for file in self._store.files_of(job.job_id)}
+        on_record = {} if is_new else {file.place: file for file in self._store.files_of(job.job_id)}
+        paths = {place: file.path.casefold() for place, file in on_record.items()}
         try:
             for want in wanted:
                 try:
-                    await self._have(job, want, on_record.get(want.place))
+                    await self._have(job, want, on_record.get(want.place), paths, is_new=is_new)
                 except WireError as error:
                     if want.is_needed or download_verdict(error) is DownloadVerdict.AGAIN:
                         raise
@@ -102,13 +104,17 @@ class Downloader:
         self._listen(JobEnded(job.job_id, job.key, job.name, State.DONE, None, job.endpoint))
         return replace(job, state=State.DONE)
 
-    async def _have(self, job: OpenJob, want: _Wanted, known: StoredFile | None) -> None:
+    async def _have(
+        self, job: OpenJob, want: _Wanted, known: StoredFile | None, paths: dict[int, str], *, is_new: bool
+    ) -> None:
+        """Have one file. `paths`, folded, are those of the job's files by place; its own joins them."""
         part = part_path(job.name, want.place, job.key.hex()[:8])
         if known is not None and await self._is_there(known, part):
             return
-        fetched = await self._fetch(want, part)
-        beside = {file.path.casefold() for file in self._store.files_of(job.job_id) if file.place != want.place}
+        fetched = await self._fetch(want, part, is_new=is_new)
+        beside = {path for place, path in paths.items() if place != want.place}
         path = await self._free_path(job, want, fetched, beside)
+        paths[want.place] = path.casefold()
         await self._store.record(
             changes.FileReady(
                 job.job_id,
@@ -133,7 +139,7 @@ class Downloader:
             return True
         return False
 
-    async def _fetch(self, want: _Wanted, part: str) -> FetchedFile:
+    async def _fetch(self, want: _Wanted, part: str, *, is_new: bool) -> FetchedFile:
         tries = 0
 
         async def call() -> FetchedFile:
@@ -143,7 +149,11 @@ class Downloader:
                 if want.body is not None:
                     return await self._files.keep(want.body, part, content_type=want.content_type)
                 return await self._files.fetch(
-                    want.url, part, size_bytes=want.size_bytes, content_type=want.content_type
+                    want.url,
+                    part,
+                    size_bytes=want.size_bytes,
+                    content_type=want.content_type,
+                    is_new=is_new and tries == 1,
                 )
 
         def is_worth_it(error: BaseException) -> bool:

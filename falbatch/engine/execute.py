@@ -8,32 +8,33 @@ nothing is left to do, when something closed the gate, or when it is told to sto
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
 
-from falbatch.core.breaker import OWN_TROUBLE, Streak
 from falbatch.core.classify import Failure
 from falbatch.core.events import JobEnded, JobMoved, Listener, Notice, ResultCame, RunEvent, RunStopping
 from falbatch.core.pacing import Rate, RetryBudget
 from falbatch.core.record import OpenJob, StoredResult
 from falbatch.core.state import State
 from falbatch.engine.attempts import Attempts
+from falbatch.engine.bell import Bell
 from falbatch.engine.callbacks import Callbacks
 from falbatch.engine.direct import DIRECT_GRACE_S, DirectCaller
 from falbatch.engine.download import Downloader
+from falbatch.engine.failing import Failing
+from falbatch.engine.feed import Feeder
 from falbatch.engine.gate import GateClosed, SubmitGate
 from falbatch.engine.reach import Reach
 from falbatch.engine.reconcile import Reconciler
 from falbatch.engine.result import ResultReader
-from falbatch.engine.settings import ExecuteSettings, Scope, window_for
+from falbatch.engine.settings import ExecuteSettings, Scope, plateau_for, window_for
 from falbatch.engine.submit import Submitter
 from falbatch.engine.uploads import InputFiles
 from falbatch.engine.wait import PollScheduler
-from falbatch.errors import FalbatchError, LimitReached
+from falbatch.errors import FalbatchError
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from falbatch.engine.ports import Clock, Direct, Files, Queue, RequestList, Storage, Store
     from falbatch.engine.spending import Spending
     from falbatch.engine.stop import Stop
-
-CHUNK: Final = 256
-"""Planned jobs read from the state file at a time."""
 
 DOWNLOADS_AHEAD: Final = 8
 """Jobs per download slot that may wait for their files before the feeder pauses: bounds memory when the disk or
@@ -77,27 +75,32 @@ class Execution:
         self._settings = settings
         self._stop = stop
         self._bug: Exception | None = None
-        self._failed = 0
-        self._streaks: dict[str, Streak] = {}
         self._alive: set[int] = set()
         """Jobs that a coroutine goes on with."""
         self._is_fed = False
-        self._changed = anyio.Event()
-        """Set when a job became unknown, and when the last one ended: the reconciler has something to think about."""
+        self._changed = Bell()
+        """Rung when a job became unknown, and when the last one ended: the reconciler has something to think about."""
         self._fetching = 0
-        self._fetched = anyio.Event()
+        self._fetched = Bell()
         self.halted_by: FalbatchError | None = None
         """What ended the run at once (disk full, fal unreachable, key refused)."""
         self._work = anyio.CancelScope()
         self._build(deps, settings, stop)
 
     def _build(self, deps: Deps, settings: ExecuteSettings, stop: Stop) -> None:
-        window = window_for(settings)
         budget = RetryBudget(settings.retry_ratio)
         rate = Rate(settings.submits_per_s)
         reach = Reach(deps.clock)
-        self._gate = SubmitGate(deps.clock, window=window, rate=rate, backoff=settings.backoff, budget=budget)
+        self._gate = SubmitGate(
+            deps.clock,
+            window=window_for(settings),
+            rate=rate,
+            backoff=settings.backoff,
+            budget=budget,
+            plateau=plateau_for(settings),
+        )
         self._gate.is_shut = settings.scope is not Scope.ALL
+        self._failing = Failing(self._gate, settings)
         self._polls = PollScheduler(
             queue=deps.queue,
             clock=deps.clock,
@@ -106,6 +109,8 @@ class Execution:
             backoff=settings.backoff,
             listen=deps.listen,
             is_called_back=deps.callbacks is not None,
+            observe=self._gate.observe,
+            store=deps.store,
         )
         self._build_submits(deps, settings, stop, reach)
         self._results = ResultReader(
@@ -140,7 +145,7 @@ class Execution:
             listen=deps.listen,
             is_called_back=deps.callbacks is not None,
         )
-        self._callbacks = Callbacks(deps.store, self._polls, self._reconciler, deps.listen, wake=self._notify)
+        self._callbacks = Callbacks(deps.store, self._polls, self._reconciler, deps.listen, wake=self._changed.ring)
 
     def _build_submits(self, deps: Deps, settings: ExecuteSettings, stop: Stop, reach: Reach) -> None:
         self._inputs = InputFiles(
@@ -203,7 +208,7 @@ class Execution:
                     except FalbatchError as error:
                         self._halt(error)
                     self._is_fed = True
-                    self._notify()
+                    self._changed.ring()
                 background.cancel_scope.cancel()
         if self._bug is not None:
             raise self._bug
@@ -235,7 +240,7 @@ class Execution:
             self.stop(str(error))
 
     async def _feed(self, group: TaskGroup) -> None:
-        """Start what is paid for first, then the planned jobs in the manifest's order as the window allows."""
+        """Start what is paid for first, then the planned jobs as the window allows."""
         paid = self._deps.store.paid_jobs()
         for job in paid:
             has_result = job.state is State.COMPLETED
@@ -245,20 +250,18 @@ class Execution:
             if has_result:
                 await self._room_for_downloads()
             else:
-                self._gate.take_slot()
+                self._gate.take_slot(job.endpoint)
             self._begin(group, job)
             await anyio.lowlevel.checkpoint()  # lets it begin, so that the next look at the room counts it
-        last = -1 if self._settings.scope is Scope.ALL else sys.maxsize
-        while chunk := self._deps.store.planned_after(last, CHUNK):
-            for job in chunk:
-                last = job.seq if job.seq is not None else last
-                # A failed attempt makes a job `planned` again: its own coroutine goes on with it, not another.
-                if job.job_id in self._alive:
-                    continue
-                await self._room_for_downloads()
-                if not await self._gate.slot():
-                    return
-                self._begin(group, job)
+        if self._settings.scope is not Scope.ALL:
+            return
+        feeder = Feeder(self._deps.store, self._gate, is_alive=self._alive.__contains__)
+        while True:
+            await self._room_for_downloads()
+            planned = await feeder.next()
+            if planned is None:
+                return
+            self._begin(group, planned)
 
     def _begin(self, group: TaskGroup, job: OpenJob) -> None:
         self._alive.add(job.job_id)
@@ -284,12 +287,8 @@ class Execution:
     def _go_on_with(self, group: TaskGroup, found: list[OpenJob]) -> None:
         for job in found:
             if job.state is not State.COMPLETED:
-                self._gate.take_slot()
+                self._gate.take_slot(job.endpoint)
             self._begin(group, job)
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
 
     async def _room_for_downloads(self) -> None:
         while self._fetching >= DOWNLOADS_AHEAD * self._settings.downloads:
@@ -305,9 +304,9 @@ class Execution:
                 try:
                     job, stored = await self._to_result(job)
                 finally:
-                    self._gate.give_back()
+                    self._gate.give_back(begun.endpoint)
             if job.state is State.COMPLETED and stored is not None:
-                await self._to_files(job, stored)
+                await self._to_files(job, stored, is_new=begun.state is not State.COMPLETED)
         except GateClosed:
             return
         except FalbatchError as error:
@@ -318,7 +317,7 @@ class Execution:
         finally:
             self._alive.discard(begun.job_id)
             if not self._alive:
-                self._notify()
+                self._changed.ring()
 
     async def _to_result(self, job: OpenJob) -> tuple[OpenJob, StoredResult | None]:
         """Submit and wait, with further attempts as they are granted."""
@@ -336,64 +335,40 @@ class Execution:
                 self._callbacks.settled(job)
             if job.state is not State.SUBMITTED or job.request is None:
                 return job, None
-            job, result = await self._results.bring(job, job.request, is_ours=is_ours)
+            request = job.request
+            try:
+                job, result = await self._results.bring(job, request, is_ours=is_ours)
+            finally:
+                self._gate.left(request.request_id)
             if result is not None:
                 return job, StoredResult(result.body, result.content_type)
             if job.state is not State.PLANNED:
                 return job, None
             is_ours = True
 
-    async def _to_files(self, job: OpenJob, stored: StoredResult) -> None:
+    async def _to_files(self, job: OpenJob, stored: StoredResult, *, is_new: bool) -> None:
         if not self._settings.with_files:
             self._deps.listen(JobEnded(job.job_id, job.key, job.name, job.state))
             return
         self._fetching += 1
         self._deps.listen(JobMoved(job.name, "", "", "DOWNLOADING"))
         try:
-            await self._downloads.bring(job, stored)
+            await self._downloads.bring(job, stored, is_new=is_new)
         finally:
             self._fetching -= 1
             self._deps.listen(JobMoved(job.name, "", "DOWNLOADING", ""))
-            self._fetched.set()
-            self._fetched = anyio.Event()
+            self._fetched.ring()
 
     def _heard(self, event: RunEvent) -> None:
         """Pass an event on; close the gate when too many jobs have failed."""
         self._deps.listen(event)
         match event:
             case ResultCame(endpoint=endpoint):
-                self._streaks.pop(endpoint, None)
+                self._failing.succeeded(endpoint)
             case JobEnded(state=State.UNKNOWN):
                 self._reconciler.noticed()
-                self._notify()
+                self._changed.ring()
             case JobEnded(state=State.FAILED, failure=Failure() as failure, endpoint=endpoint):
-                self._count_failure(endpoint, failure)
+                self._failing.failed(endpoint, failure)
             case _:
                 pass
-
-    def _count_failure(self, endpoint: str, failure: Failure) -> None:
-        if self._gate.is_shut:
-            return  # these limits are about what is submitted
-        self._failed += 1
-        limit = self._settings.max_failures
-        if limit is not None and self._failed > limit:
-            self._gate.close(
-                LimitReached(
-                    f"{self._failed} jobs failed in this run, more than budget.max_failures allows ({limit})",
-                    advice="What is at fal was brought home. Look at the failures, then run again or raise the limit.",
-                )
-            )
-        if failure.error_type in OWN_TROUBLE:
-            return
-        streak = self._streaks.get(endpoint, Streak()).failed(failure)
-        self._streaks[endpoint] = streak
-        row = self._settings.max_equal_failures
-        if row is not None and streak.length >= row:
-            self._gate.close(
-                LimitReached(
-                    f"the last {streak.length} jobs on {endpoint} all failed alike: {streak.error_type},"
-                    f" {failure.message}",
-                    advice="What is at fal was brought home. Fix the cause, then run again; budget.max_equal_failures"
-                    " sets how many are too many.",
-                )
-            )

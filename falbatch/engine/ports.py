@@ -119,7 +119,15 @@ class Store(Protocol):
         ...
 
     def paid_jobs(self) -> list[OpenJob]: ...
-    def planned_after(self, seq: int, limit: int) -> list[OpenJob]: ...
+    def planned_endpoints(self) -> list[str]:
+        """The endpoints of planned jobs."""
+        ...
+
+    def planned_of(self, endpoint: str, seq: int, limit: int) -> list[OpenJob]:
+        """The planned jobs of an endpoint after the place `seq`, in the manifest's order; all that share the last
+        place, beyond `limit`."""
+        ...
+
     def result_of(self, job_id: int) -> StoredResult | None: ...
     def files_of(self, job_id: int) -> list[StoredFile]: ...
     def path_owner(self, path: str) -> int | None: ...
@@ -156,6 +164,9 @@ class Store(Protocol):
         ...
 
     def job(self, job_id: int) -> OpenJob: ...
+    def sketches(self) -> dict[str, bytes]:
+        """What was learned of durations, by endpoint, as `DurationsLearned` brought it."""
+        ...
 
 
 class FetchedFile(Protocol):
@@ -174,8 +185,12 @@ class FetchedFile(Protocol):
 class Files(Protocol):
     """The output folder. Paths are relative to it, POSIX slashes, without leaving it."""
 
-    async def fetch(self, url: str, part: str, *, size_bytes: int | None, content_type: str | None) -> FetchedFile:
+    async def fetch(
+        self, url: str, part: str, *, size_bytes: int | None, content_type: str | None, is_new: bool = False
+    ) -> FetchedFile:
         """Bring `url` (or a data URI) whole to the temporary path `part`, going on where an earlier try stopped.
+
+        `is_new` says that there was none, which spares the look for what it left.
 
         Raises `WireError` (an `HttpError` 403, 404 or 410 means that the link is dead), `OutputError`, `DiskFull`.
         """

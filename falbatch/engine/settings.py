@@ -9,6 +9,7 @@ from enum import Enum, auto
 from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.model import Mode
 from falbatch.core.pacing import AUTO_CEILING, CONNECTIONS, DIRECT_AT_ONCE, Window
+from falbatch.core.plateau import Plateau
 
 
 class Scope(Enum):
@@ -31,8 +32,8 @@ class ExecuteSettings:
     """Jobs between submit and result; None finds its own."""
     connections: int = CONNECTIONS
     """Connections of realtime calls, one job each."""
-    submits_per_s: float = 50.0
-    polls_per_s: float = 50.0
+    submits_per_s: float = 200.0
+    polls_per_s: float = 200.0
     downloads: int = 16
     """Files fetched at a time."""
     uploads: int = 8
@@ -65,6 +66,12 @@ def window_for(settings: ExecuteSettings) -> Window:
     if settings.in_flight is None:
         return Window.auto(most)
     return Window.fixed_at(settings.in_flight if settings.mode is Mode.QUEUE else min(settings.in_flight, most))
+
+
+def plateau_for(settings: ExecuteSettings) -> Plateau | None:
+    """What finds the window's size from what fal runs at once; None where it is fixed, or where fal says "too many" by
+    itself: direct calls never wait at fal, they are refused (fal-protocol §9.1)."""
+    return Plateau() if settings.in_flight is None and settings.mode is Mode.QUEUE else None
 
 
 def failure_limit(count: int | None, share: float | None, total: int) -> int | None:

@@ -34,6 +34,8 @@ class Spending:
         self._under_way: defaultdict[str, set[int]] = defaultdict(set)
         """Jobs by endpoint that were reserved in this run and did not end yet."""
         self._changed = anyio.Event()
+        self._waiting = 0
+        """Jobs that wait for room: without any, nobody need be woken."""
         self._is_waiting_in_vain = False
 
     async def reserve(self, job: OpenJob) -> int:
@@ -56,7 +58,11 @@ class Spending:
                 return amount
             if self._is_waiting_in_vain or (not must_wait and self.purse.at_fal == 0):
                 raise LimitReached(self._words(amount), advice=ADVICE)
-            await self._changed.wait()
+            self._waiting += 1
+            try:
+                await self._changed.wait()
+            finally:
+                self._waiting -= 1
 
     def release(self, job: OpenJob, amount: int) -> None:
         """A submit that had `amount` reserved was provably not accepted."""
@@ -97,8 +103,9 @@ class Spending:
         self._notify()
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        if self._waiting:
+            self._changed.set()
+            self._changed = anyio.Event()
 
     def _size(self, job: OpenJob, price: Price) -> Size:
         return size_of(input_of(job.input_json), price.unit)

@@ -355,6 +355,8 @@ class FakeStore:
         self.requests_by_attempt: dict[tuple[int, int], str] = {
             (job.job_id, job.attempts): job.request.request_id for job in jobs if job.request
         }
+        self.learned: dict[str, bytes] = {}
+        """Sketches of durations by endpoint."""
         self.fails: list[Exception] = []
         """Raised by the next writes."""
 
@@ -366,6 +368,9 @@ class FakeStore:
             raise self.fails.pop(0)
 
     def _apply(self, change: changes.Change) -> None:
+        if isinstance(change, changes.DurationsLearned):
+            self.learned[change.endpoint] = change.sketch
+            return
         event: Event | None = getattr(change, "event", None)
         job = self.jobs[change.job_id]
         if event is not None:
@@ -424,9 +429,14 @@ class FakeStore:
         paid = [job for job in self.jobs.values() if job.state in {State.SUBMITTED, State.COMPLETED}]
         return sorted(paid, key=lambda job: (job.state is not State.SUBMITTED, job.job_id))
 
-    def planned_after(self, seq: int, limit: int) -> list[OpenJob]:
+    def planned_endpoints(self) -> list[str]:
+        return sorted({job.endpoint for job in self.jobs.values() if job.state is State.PLANNED})
+
+    def planned_of(self, endpoint: str, seq: int, limit: int) -> list[OpenJob]:
         found = [
-            job for job in self.jobs.values() if job.state is State.PLANNED and job.seq is not None and job.seq > seq
+            job
+            for job in self.jobs.values()
+            if job.state is State.PLANNED and job.endpoint == endpoint and job.seq is not None and job.seq > seq
         ]
         return sorted(found, key=lambda job: job.seq or 0)[:limit]
 
@@ -500,6 +510,9 @@ class FakeStore:
         known = None if outcome is None else Event(outcome)
         return AttemptOnRecord(known, request_id, job.state, attempt == job.attempts)
 
+    def sketches(self) -> dict[str, bytes]:
+        return dict(self.learned)
+
     def job(self, job_id: int) -> OpenJob:
         return self.jobs[job_id]
 
@@ -544,7 +557,9 @@ class FakeFiles:
         self.extension = ".png"
         self.fails_to_publish: list[Exception] = []
 
-    async def fetch(self, url: str, part: str, *, size_bytes: int | None, content_type: str | None) -> FakeFetched:
+    async def fetch(
+        self, url: str, part: str, *, size_bytes: int | None, content_type: str | None, is_new: bool = False
+    ) -> FakeFetched:
         self.fetches.append(url)
         self.fetching += 1
         self.most_fetching = max(self.most_fetching, self.fetching)

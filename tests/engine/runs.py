@@ -105,7 +105,8 @@ class Run:
         return [event.state for event in self.heard if isinstance(event, JobEnded)]
 
     def events_of(self, number: int) -> list[Event]:
-        story = [getattr(change, "event", None) for change in self.store.changes if change.job_id == number]
+        mine = [change for change in self.store.changes if getattr(change, "job_id", None) == number]
+        story = [getattr(change, "event", None) for change in mine]
         return [event for event in story if isinstance(event, Event)]
 
 

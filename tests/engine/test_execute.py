@@ -72,7 +72,7 @@ async def test_many_jobs_are_all_done_once() -> None:
     assert run.store.states() == [State.DONE] * 300
     assert len(run.queue.submits) == 300
     assert run.counter.ended == {State.DONE: 300}
-    assert (run.counter.in_queue, run.counter.running, run.counter.downloading) == (0, 0, 0)
+    assert (run.counter.at_fal, run.counter.downloading) == (0, 0)
 
 
 async def test_nothing_to_do_ends_at_once() -> None:

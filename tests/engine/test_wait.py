@@ -78,7 +78,12 @@ async def test_a_request_is_asked_about_until_it_is_completed() -> None:
     assert progress == FakeProgress("COMPLETED", inference_time_s=2.5)
     assert len(stage.queue.polls) == 3
     assert sum(isinstance(event, Polled) for event in stage.heard) == 3
-    assert stage.moves() == [("", "IN_QUEUE"), ("IN_QUEUE", "IN_PROGRESS"), ("IN_PROGRESS", "")]
+    assert stage.moves() == [
+        ("", "ACCEPTED"),
+        ("ACCEPTED", "IN_QUEUE"),
+        ("IN_QUEUE", "IN_PROGRESS"),
+        ("IN_PROGRESS", ""),
+    ]
 
 
 async def test_progress_may_go_backwards() -> None:
@@ -89,7 +94,8 @@ async def test_progress_may_go_backwards() -> None:
     async with stage.running():
         assert await stage.wait_for() is not None
     assert stage.moves() == [
-        ("", "IN_PROGRESS"),
+        ("", "ACCEPTED"),
+        ("ACCEPTED", "IN_PROGRESS"),
         ("IN_PROGRESS", "IN_QUEUE"),
         ("IN_QUEUE", "IN_PROGRESS"),
         ("IN_PROGRESS", ""),
@@ -155,7 +161,7 @@ async def test_durations_are_learned_so_that_few_questions_are_enough() -> None:
             await stage.wait_for(f"r{number}")
     late = [request_id for _, request_id in stage.queue.polls if int(request_id[1:]) >= 40]
     early = [request_id for _, request_id in stage.queue.polls if int(request_id[1:]) < 5]
-    assert len(early) / 5 > 8
+    assert len(early) / 5 > 5
     assert len(late) / 20 <= 4
     assert anyio.current_time() <= 60 * 30 * 1.15
 
@@ -277,4 +283,4 @@ async def test_a_waiting_job_that_is_cancelled_says_that_it_left_its_phase() -> 
     async with stage.running():
         with anyio.move_on_after(5):
             await stage.wait_for()
-    assert stage.moves() == [("", "IN_PROGRESS"), ("IN_PROGRESS", "")]
+    assert stage.moves() == [("", "ACCEPTED"), ("ACCEPTED", "IN_PROGRESS"), ("IN_PROGRESS", "")]
