@@ -12,21 +12,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from falbatch.api import (
-        CancelReport,
-        Outcome,
-        RetryChoice,
-        RunOptions,
-        Selection,
-        arun,
-        cancel,
-        export,
-        plan,
-        reconcile,
-        run,
-        status,
-    )
-    from falbatch.api import map_inputs as map  # noqa: A004  (the design's word; reads well as falbatch.map)
+    from falbatch.api.again import RetryChoice
+    from falbatch.api.batch import export, status
+    from falbatch.api.cancelling import CancelReport, cancel
+    from falbatch.api.library import plan, run
+    from falbatch.api.planning import Selection
+    from falbatch.api.reconciling import reconcile
+    from falbatch.api.running import RunOptions, arun
+    from falbatch.api.stream import Outcome
+    from falbatch.api.stream import map_inputs as map  # noqa: A004  (the design's word; reads well as falbatch.map)
     from falbatch.client import (
         AsyncClient,
         AsyncRealtimeConnection,
@@ -95,20 +89,14 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "falbatch.api": (
-        "CancelReport",
-        "Outcome",
-        "RetryChoice",
-        "RunOptions",
-        "Selection",
-        "arun",
-        "cancel",
-        "export",
-        "plan",
-        "reconcile",
-        "run",
-        "status",
-    ),
+    "falbatch.api.again": ("RetryChoice",),
+    "falbatch.api.batch": ("export", "status"),
+    "falbatch.api.cancelling": ("CancelReport", "cancel"),
+    "falbatch.api.library": ("plan", "run"),
+    "falbatch.api.planning": ("Selection",),
+    "falbatch.api.reconciling": ("reconcile",),
+    "falbatch.api.running": ("RunOptions", "arun"),
+    "falbatch.api.stream": ("Outcome",),
     "falbatch.client": (
         "AsyncClient",
         "AsyncRealtimeConnection",
@@ -175,7 +163,7 @@ _HOMES = {
         "UsageError",
     ),
 }
-_RENAMED = {"map": ("falbatch.api", "map_inputs"), "Limits": ("falbatch.engine.settings", "ExecuteSettings")}
+_RENAMED = {"map": ("falbatch.api.stream", "map_inputs"), "Limits": ("falbatch.engine.settings", "ExecuteSettings")}
 
 __all__ = [
     "AsyncClient",

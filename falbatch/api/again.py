@@ -1,4 +1,4 @@
-"""Which jobs are done again, because the user said so. Chosen among the staged ones, before anything is written."""
+"""Which jobs are done again, because the user said so. Chosen among the manifest's, before anything is written."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from falbatch.adapters.store import reader, stage
+from falbatch.adapters.store import reader
 from falbatch.core.plan import Again
 from falbatch.core.state import State
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
+
+    from falbatch.adapters.store.jobs import EndedJob, ManifestJobs
 
 LINK_TROUBLE = ("file_gone", "file_refused")
 """Failures after which the result is on record, so that its files can be asked for again at no charge."""
@@ -30,27 +32,32 @@ class RetryChoice:
 
 
 def choose(
-    connection: sqlite3.Connection, choice: RetryChoice | None, *, resubmit_unknown: bool, folder: Path
+    connection: sqlite3.Connection,
+    choice: RetryChoice | None,
+    *,
+    jobs: ManifestJobs,
+    resubmit_unknown: bool,
+    folder: Path,
 ) -> Again:
-    """The staged jobs that `choice` and `resubmit_unknown` mean."""
+    """Those of the manifest's `jobs` that `choice` and `resubmit_unknown` mean."""
     submit: set[int] = set()
     files: set[int] = set()
     if resubmit_unknown:
-        submit |= {job.job_id for job in stage.in_states(connection, (State.UNKNOWN, State.SUBMITTING))}
+        submit |= {job.job_id for job in jobs.in_states(connection, (State.UNKNOWN, State.SUBMITTING))}
     unknown = len(submit)
     if choice is not None and choice.missing_files:
         files = {
             job.job_id
-            for job in stage.in_states(connection, (State.DONE, State.FAILED))
+            for job in jobs.in_states(connection, (State.DONE, State.FAILED))
             if _matches(job, choice) and _lacks_files(connection, job, folder)
         }
     elif choice is not None:
-        ended = stage.in_states(connection, (State.FAILED, State.CANCELLED))
+        ended = jobs.in_states(connection, (State.FAILED, State.CANCELLED))
         submit |= {job.job_id for job in ended if _matches(job, choice)}
     return Again(frozenset(submit), frozenset(files), unknown)
 
 
-def _matches(job: stage.EndedJob, choice: RetryChoice) -> bool:
+def _matches(job: EndedJob, choice: RetryChoice) -> bool:
     by_type = not choice.error_types or job.error_type in choice.error_types
     return by_type and is_named(job.name, choice.names)
 
@@ -60,7 +67,7 @@ def is_named(name: str, patterns: tuple[str, ...]) -> bool:
     return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _lacks_files(connection: sqlite3.Connection, job: stage.EndedJob, folder: Path) -> bool:
+def _lacks_files(connection: sqlite3.Connection, job: EndedJob, folder: Path) -> bool:
     if job.state is State.FAILED:
         return job.error_type in LINK_TROUBLE
     return any(not (folder / file.path).is_file() for file in reader.files_of(connection, job.job_id))

@@ -1,143 +1,48 @@
-"""What is done with a batch beside running it: status, retry, cancel, export."""
+"""What a state file tells: how its batch stands, and its jobs with their results. Loads no HTTP library."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from falbatch.adapters import lock
-from falbatch.adapters.sandbox_process import sandbox
 from falbatch.adapters.store import reader
 from falbatch.adapters.store.database import open_reader, translated
-from falbatch.api import connect
-from falbatch.api.again import is_named
-from falbatch.api.running import SANDBOX_DATA, holder_of
-from falbatch.api.workspace import Workspace, open_state
-from falbatch.core.classify import is_account_trouble
+from falbatch.api.workspace import Workspace, open_places
 from falbatch.core.identity import input_of
-from falbatch.core.model import Mode
 from falbatch.core.state import State
-from falbatch.errors import CredentialsError, FalUnreachable, TransportError, UsageError, WireError
 from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
-    from falbatch.core.record import OpenJob
     from falbatch.core.report import BatchStatus
 
 
 @contextlib.contextmanager
-def _reading(place: Workspace) -> Iterator[sqlite3.Connection]:
+def reading(place: Workspace) -> Iterator[sqlite3.Connection]:
+    """A connection to a batch's state file, for questions. Raises `StateError`."""
     with contextlib.closing(open_reader(place.state)) as connection, translated(place.state):
         yield connection
 
 
 def status(argument: str | Path, *, output: Path | None = None) -> BatchStatus:
     """How a batch stands, also while it runs. Raises `StateError` when it never ran."""
-    place = open_state(Path(argument), output=output)
-    with _reading(place) as connection:
+    place = open_places(Path(argument), output=output)
+    with reading(place) as connection:
         return reader.status(connection, running=lock.is_held(place.state))
-
-
-@dataclass(frozen=True, slots=True)
-class CancelReport:
-    """What became of the requests that were at fal."""
-
-    asked: int
-    accepted: int
-    """fal said it will try: they may still finish, and then are billed."""
-    too_late: int
-    """Finished before; the next run brings their results."""
-    unknown: int
-    """Not known to fal any more."""
-    refused: tuple[tuple[str, str], ...]
-    """(job name, why) of those for which fal could not be asked."""
-    mode: Mode = Mode.QUEUE
-    """How the manifest's jobs are called. Direct calls cannot be cancelled."""
-
-
-async def cancel(
-    argument: str | Path, *, output: Path | None = None, key_file: Path | None = None, names: tuple[str, ...] = ()
-) -> CancelReport:
-    """Ask fal to cancel what is queued or running. Cancelling is a wish: the next run reads what became of it.
-
-    Raises `StateError` while a run is going on (it would see its requests vanish).
-    """
-    place = open_state(Path(argument), output=output)
-    with _reading(place) as connection:
-        jobs = [job for job in reader.at_fal(connection) if is_named(job.name, names)]
-        row = reader.batch_row(connection)
-        mode = reader.mode_of(connection)
-    if not jobs:
-        return CancelReport(0, 0, 0, 0, (), mode)
-    with lock.held(place.state, holder=lambda: holder_of(place.state)), fal_of(place, row, key_file) as target:
-        async with connect.open_fal(target, connect.submit_options(None)) as fal:
-            return replace(await _cancel_all(fal.queue, jobs), mode=mode)
-
-
-@contextlib.contextmanager
-def fal_of(place: Workspace, row: reader.BatchRow | None, key_file: Path | None) -> Iterator[connect.Target]:
-    """The fal that a batch's requests are at. Raises `UsageError` when the environment points at another."""
-    is_rehearsal = row is not None and row.target == "sandbox"
-    with sandbox(place.output / SANDBOX_DATA) if is_rehearsal else contextlib.nullcontext(None) as origin:
-        target = connect.find_target(key_file=key_file, origin=origin)
-        if row is not None and row.target != target.kind:
-            raise UsageError(
-                f"{place.state}: its requests are at another fal ({row.target}) than this command would ask",
-                advice="Set the FAL_* and FALBATCH_* variables as they were for the run.",
-            )
-        yield target
-
-
-async def _cancel_all(queue: connect.FalQueue, jobs: list[OpenJob]) -> CancelReport:
-    answers: list[str] = []
-    refused: list[tuple[str, WireError]] = []
-    at_once = anyio.CapacityLimiter(16)
-
-    async def one(job: OpenJob) -> None:
-        if job.request is None:
-            return
-        async with at_once:
-            try:
-                answers.append((await queue.cancel(job.request)).name)
-            except WireError as error:
-                refused.append((job.name, error))
-
-    async with anyio.create_task_group() as group:
-        for job in jobs:
-            group.start_soon(one, job)
-    if refused and not answers:
-        _raise_common(refused[0][1])
-    return CancelReport(
-        asked=len(jobs),
-        accepted=answers.count("ACCEPTED"),
-        too_late=answers.count("ALREADY_COMPLETED"),
-        unknown=answers.count("NOT_FOUND"),
-        refused=tuple(sorted((name, str(error)) for name, error in refused)),
-    )
-
-
-def _raise_common(error: WireError) -> None:
-    """fal answered to none of the calls: say the one reason, with its exit code."""
-    if is_account_trouble(error):
-        raise CredentialsError(f"fal refuses the key: {error}", advice="Set a key of the account that ran the batch.")
-    if isinstance(error, TransportError):
-        raise FalUnreachable(f"fal cannot be reached: {error}", advice="Check the network, then cancel again.")
 
 
 def export(
     argument: str | Path, *, output: Path | None = None, states: tuple[State, ...] = (State.DONE,)
 ) -> Iterator[dict[str, Any]]:
     """The jobs in `states` with their inputs, results and files, one JSON object each, in the manifest's order."""
-    place = open_state(Path(argument), output=output)
-    with _reading(place) as connection:
+    place = open_places(Path(argument), output=output)
+    with reading(place) as connection:
         for row in reader.export_rows(connection, states):
             yield export_object(row)
 

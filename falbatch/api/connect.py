@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.adapters.fetch import Fetcher
 from falbatch.adapters.files import OutputFolder
+from falbatch.adapters.hops import Hops
 from falbatch.api.direct_calls import FalDirect
 from falbatch.api.realtime_pool import RealtimePool
 from falbatch.core.identity import canonical_json
@@ -180,7 +181,8 @@ async def open_output(target: Target, folder: Path, *, downloads: int) -> AsyncI
         allow_loopback=target.hosts.loopback,
     )
     async with Transport(settings=settings) as transport:
-        yield OutputFolder(folder, Fetcher(transport, allow_http=target.hosts.loopback))
+        with Hops() as hops:
+            yield OutputFolder(folder, Fetcher(transport, allow_http=target.hosts.loopback, hops=hops))
 
 
 def submit_options(manifest: Manifest | None) -> SubmitOptions:

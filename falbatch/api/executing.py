@@ -9,6 +9,7 @@ import anyio
 
 from falbatch.adapters import signals
 from falbatch.adapters.clock import SystemClock
+from falbatch.adapters.garbage import looked_for_rarely
 from falbatch.api import connect
 from falbatch.api.pricing import open_spending
 from falbatch.api.uploading import open_storage
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from falbatch.adapters.store.store import Store
+    from falbatch.api.profiling import Profiler
     from falbatch.api.webhooks import Door
     from falbatch.core.events import Listener
     from falbatch.core.manifest import Manifest
@@ -64,6 +66,7 @@ async def execute(
     listen: Listener,
     watch_signals: bool,
     door: Door | None = None,
+    profiler: Profiler | None = None,
 ) -> tuple[FalbatchError | None, str]:
     """Put the parts together and do all that is open. Returns what ended it early, and why it was told to stop."""
     stop = Stop()
@@ -74,7 +77,7 @@ async def execute(
     ):
         urls = None if door is None else door.urls
         deps = Deps(store, fal.queue, fal.platform, files, SystemClock(), listen, spending, fal.direct, storage, urls)
-        execution = Execution(deps, settings, stop)
+        execution = Execution(deps if profiler is None else profiler.around(deps), settings, stop)
         with contextlib.nullcontext() if door is None else door.attached(execution):
             await perform(execution, store, watch_signals=watch_signals)
     # The next run does the same; on a full disk the report matters more.
@@ -98,19 +101,20 @@ async def perform(execution: Execution, store: Store, *, watch_signals: bool) ->
             if not is_over:
                 execution.stop("the caller was cancelled")
 
-    async with anyio.create_task_group() as helpers:
-        helpers.start_soon(writer.run)
-        helpers.start_soon(stop_when_cancelled)
-        if watch_signals:
-            helpers.start_soon(signals.watch, execution.stop)
-        try:
-            await execution.run()
-        finally:
-            is_over = True
-            writer.close()
-            with anyio.CancelScope(shield=True):
-                await writer.closed.wait()
-            helpers.cancel_scope.cancel()
+    with looked_for_rarely():
+        async with anyio.create_task_group() as helpers:
+            helpers.start_soon(writer.run)
+            helpers.start_soon(stop_when_cancelled)
+            if watch_signals:
+                helpers.start_soon(signals.watch, execution.stop)
+            try:
+                await execution.run()
+            finally:
+                is_over = True
+                writer.close()
+                with anyio.CancelScope(shield=True):
+                    await writer.closed.wait()
+                helpers.cancel_scope.cancel()
 
 
 def execute_settings(manifest: Manifest, total: int) -> ExecuteSettings:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from falbatch.adapters.localfiles import Content, content_of, look, place_of, too_large
 from falbatch.adapters.store import uploads
 from falbatch.core.faults import Fault
-from falbatch.core.fileinputs import DATA_BYTES_MOST, FileInput, Travel, files_in, marked
+from falbatch.core.fileinputs import DATA_BYTES_MOST, FILE_KEY, FileInput, Travel, files_in, marked
 from falbatch.core.plan import PlannedFiles, PlannedJob
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ CHUNK: Final = 500
 
 THREADS: Final = min(8, os.cpu_count() or 1)
 """Files read at a time: hashing is bound by the processor, and lets the others run."""
+
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+"""What is no file and holds none."""
 
 Wrong = Callable[["Item", FileInput | None, Fault], None]
 """Told of each file that cannot be used; without one, of an input that says what only falbatch may."""
@@ -49,6 +52,8 @@ def with_contents(connection: sqlite3.Connection, items: Iterable[Item], *, base
 
 
 def _files_of(item: Item, wrong: Wrong) -> list[FileInput] | None:
+    if FILE_KEY not in item.input and all(type(value) in _PLAIN for value in item.input.values()):
+        return []
     try:
         return list(files_in(item.input))
     except ValueError as error:
@@ -96,6 +101,11 @@ def _contents(
             news.append((place, places[place], content))
     uploads.stage_files(connection, news)
     return found
+
+
+def has_files(connection: sqlite3.Connection) -> bool:
+    """True when inputs of the plan name files."""
+    return connection.execute("SELECT 1 FROM temp.stage_files LIMIT 1").fetchone() is not None
 
 
 def planned_files(wanted: uploads.Wanted, terms: str | None, now: float) -> PlannedFiles | None:

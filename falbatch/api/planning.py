@@ -10,15 +10,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from falbatch.adapters.sources import read_rows
-from falbatch.adapters.store import stage
+from falbatch.adapters.store import kept, stage
+from falbatch.adapters.store.basis import FIRST, Basis
 from falbatch.adapters.store.database import open_empty, open_reader, translated
 from falbatch.adapters.store.journal import remains
 from falbatch.adapters.store.uploads import Wanted
-from falbatch.api.localinputs import named_files, planned_files, with_contents
-from falbatch.api.uploading import planned_terms
+from falbatch.api.localinputs import has_files, named_files, planned_files, with_contents
+from falbatch.api.offline import planned_terms
+from falbatch.api.unchanged import on_record
 from falbatch.core.expand import expand
 from falbatch.core.plan import Action, Again, Change, Plan, PlannedJob
 from falbatch.core.problems import ProblemLog, shown
@@ -27,14 +30,12 @@ from falbatch.errors import ManifestError, UsageError
 if TYPE_CHECKING:
     import sqlite3
 
+    from falbatch.adapters.store.jobs import ManifestJobs
     from falbatch.api.workspace import Workspace
     from falbatch.core.faults import Fault
     from falbatch.core.fileinputs import FileInput
     from falbatch.core.manifest import Manifest
     from falbatch.core.model import Item
-
-FIRST: Final = 5
-"""Jobs that a plan shows in full."""
 
 _REQUEST_ID = re.compile(r": request \S+")
 
@@ -96,6 +97,40 @@ def fill_stage(
     return count
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Where the manifest's jobs are to be looked at, now that they are known."""
+
+    jobs: ManifestJobs
+    """`stage`, or `kept` where they are those on record."""
+    basis: Basis | None
+    """What they were made from, to be kept with them; None where it could not be known again."""
+
+
+def settle_jobs(
+    connection: sqlite3.Connection,
+    workspace: Workspace,
+    selection: Selection,
+    check_endpoint: CheckEndpoint,
+    *,
+    keeps: bool = True,
+) -> Planned:
+    """The jobs of the manifest: those on record where it would make the same, else made anew, in the stage. `keeps`:
+    the plan may become the state's.
+
+    Raises `ManifestError` with every problem found.
+    """
+    if not selection.is_whole:
+        fill_stage(connection, workspace, selection, check_endpoint)
+        return Planned(stage, None)
+    with translated(workspace.state):
+        sources, is_same = on_record(connection, _manifest_of(workspace), workspace, keeps=keeps)
+    if sources is not None and is_same:
+        return Planned(kept, sources.basis)
+    fill_stage(connection, workspace, selection, check_endpoint)
+    return Planned(stage, sources.basis if sources is not None and sources.still_hold() else None)
+
+
 def make_plan(
     workspace: Workspace,
     selection: Selection,
@@ -105,9 +140,14 @@ def make_plan(
 ) -> Plan:
     """What a run would do now. `each` sees every job, in the manifest's order. Writes nothing to the state file."""
     with _state_or_empty(workspace) as connection:
-        fill_stage(connection, workspace, selection, check_endpoint)
+        planned = settle_jobs(connection, workspace, selection, check_endpoint, keeps=False)
         terms = planned_terms(os.environ, _manifest_of(workspace).uploads.expires_in)
-        return summarize(connection, workspace, selection, terms=terms, each=each)
+        connection.execute("BEGIN")  # a run may go on: all that is read now is of one moment
+        if planned.jobs is kept and not kept.is_still(connection, planned.basis):
+            connection.execute("COMMIT")
+            fill_stage(connection, workspace, selection, check_endpoint)
+            planned = Planned(stage, None)
+        return summarize(connection, workspace, selection, planned, terms=terms, each=each)
 
 
 @contextlib.contextmanager
@@ -122,32 +162,31 @@ def summarize(
     connection: sqlite3.Connection,
     workspace: Workspace,
     selection: Selection,
+    planned: Planned,
     again: Again | None = None,
     *,
     terms: str | None = None,
     each: Callable[[PlannedJob], None] | None = None,
 ) -> Plan:
-    """The staged plan against the state, counted; `again` is what the user asked to be done again, `terms` are those of
+    """The plan against the state, counted; `again` is what the user asked to be done again, `terms` are those of
     uploads (`UploadTerms.text`; None: none serves this run)."""
+    again = again or Again()
+    jobs = planned.jobs
     actions = Counter(dict.fromkeys(Action, 0))
     changes = Counter(dict.fromkeys(Change, 0))
     reasons: Counter[str] = Counter()
-    first: list[PlannedJob] = []
-    changed: list[PlannedJob] = []
-    wanted = Wanted(connection)
-    for job in stage.planned_jobs(connection, again or Again()):
-        actions[job.decision.action] += 1
-        changes[job.change] += 1
-        reasons[_REQUEST_ID.sub("", job.decision.reason)] += 1
-        if job.decision.action is Action.SUBMIT:
-            wanted.add(job.input_json)
-        if len(first) < FIRST:
-            first.append(named_files(connection, job))
-        if job.change is Change.CHANGED and len(changed) < FIRST:
-            changed.append(job)
-        if each is not None:
+    for group in jobs.groups(connection, again):
+        actions[group.action] += group.count
+        changes[group.change] += group.count
+        reasons[_REQUEST_ID.sub("", group.reason)] += group.count
+    if each is not None:
+        for job in jobs.planned_jobs(connection, again):
             each(named_files(connection, job))
-    orphans = list(stage.orphans(connection)) if selection.is_whole else []
+    wanted = Wanted(connection)
+    if actions[Action.SUBMIT] and has_files(connection):
+        for input_json in jobs.inputs_to_submit(connection, again):
+            wanted.add(input_json)
+    first = jobs.first_jobs(connection, again, FIRST)
     return Plan(
         name=_manifest_of(workspace).name,
         total=actions.total(),
@@ -155,11 +194,11 @@ def summarize(
         actions=dict(actions),
         changes=dict(changes),
         reasons=dict(reasons),
-        orphans=len(orphans),
-        first=tuple(first),
-        changed=tuple(changed),
-        orphaned=tuple(orphans[:FIRST]),
-        resubmitted=again.unknown if again else 0,
+        orphans=jobs.orphan_count(connection) if selection.is_whole else 0,
+        first=tuple(named_files(connection, job) for job in first),
+        changed=tuple(jobs.changed_jobs(connection, FIRST)) if changes[Change.CHANGED] else (),
+        orphaned=tuple(islice(jobs.orphans(connection), FIRST)) if selection.is_whole else (),
+        resubmitted=again.unknown,
         files=planned_files(wanted, terms, time.time()),
     )
 

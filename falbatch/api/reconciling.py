@@ -14,7 +14,7 @@ from falbatch.adapters.store import reader
 from falbatch.adapters.store.database import open_reader, translated
 from falbatch.adapters.store.store import Store
 from falbatch.api import connect
-from falbatch.api.batch import fal_of
+from falbatch.api.cancelling import fal_of
 from falbatch.api.executing import execute, execute_settings, make_report
 from falbatch.api.pricing import known_prices
 from falbatch.api.running import holder_of

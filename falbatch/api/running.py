@@ -18,24 +18,23 @@ from falbatch.adapters import lock
 from falbatch.adapters.clock import SystemClock
 from falbatch.adapters.files import make_folder
 from falbatch.adapters.sandbox_process import sandbox
-from falbatch.adapters.store import reader, stage
+from falbatch.adapters.store import kept, reader
 from falbatch.adapters.store.database import open_reader
 from falbatch.adapters.store.store import Store
 from falbatch.api import connect
 from falbatch.api.again import RetryChoice, choose
 from falbatch.api.executing import execute, execute_settings, make_report
-from falbatch.api.planning import Selection, fill_stage, summarize
+from falbatch.api.offline import check_endpoint, planned_terms
+from falbatch.api.planning import Planned, Selection, settle_jobs, summarize
 from falbatch.api.pricing import find_prices, known_prices
-from falbatch.api.uploading import planned_terms
+from falbatch.api.profiling import Profiler
 from falbatch.api.webhooks import check_place, open_door, place_of
 from falbatch.api.workspace import Workspace, open_manifest
 from falbatch.core.events import Counter, Listener, Notice, RunEvent
 from falbatch.core.money import to_nano
 from falbatch.core.plan import Action, Again, Plan
-from falbatch.core.state import State
 from falbatch.engine.settings import ExecuteSettings, Scope
 from falbatch.errors import FalbatchError
-from falbatch.fal.endpoint import EndpointId
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -75,6 +74,8 @@ class RunOptions:
     """What fal shall call to get there: a public https URL (a tunnel, a proxy), whose path stays as it is."""
     watch_signals: bool = False
     """Stop gently on SIGINT, SIGTERM and SIGHUP; for a program that is the run."""
+    profile: bool = False
+    """Measure where the time goes: `Report.profile`."""
 
 
 Confirm = Callable[[Plan], bool]
@@ -104,7 +105,10 @@ async def arun(
         run.check(connect.find_target(key_file=options.key_file, origin=None))  # said before a folder is made
     make_folder(workspace.output)
     with lock.held(workspace.state, holder=lambda: holder_of(workspace.state)), Store.open(workspace.state) as store:
-        return await run.over(store)
+        report = await run.over(store)
+        if store.is_copy_due:
+            await anyio.to_thread.run_sync(store.keep_copy)
+        return report
 
 
 def _nobody(_event: RunEvent) -> None:
@@ -130,25 +134,36 @@ class _Run:
         self._counter = Counter()
         self._clock = SystemClock()
         self._place = place_of(options.webhook_listen, options.webhook_url, manifest_of(workspace))
+        self._profiler = Profiler() if options.profile else None
 
     def check(self, target: connect.Target) -> None:
         """Refuse a fal that could not call where it is to. Raises `UsageError`."""
         check_place(self._place, target)
 
     async def over(self, store: Store) -> Report:
+        """Everything from here on. A profile of it, if one is wanted, is in the report."""
+        if self._profiler is None:
+            return await self._over(store)
+        with self._profiler.running():
+            store.timed = self._profiler.recorded
+            report = await self._over(store)
+        return replace(report, profile=self._profiler.table())
+
+    async def _over(self, store: Store) -> Report:
         if store.mended:
             self._heard(Notice(store.mended))
         if self._options.resubmit_unknown:
             report = await self._settle_first(store)
             if report is not None:
                 return report
-        plan, again = await anyio.to_thread.run_sync(self._look, store)
-        orphans = [job for job in store.paid_jobs() if job.seq is None]
-        is_idle = plan.actions[Action.SKIP] == plan.total and not orphans and not store.has_unknown()
+        with contextlib.nullcontext() if self._profiler is None else self._profiler.span("plan"):
+            planned, plan, again = await anyio.to_thread.run_sync(self._look, store)
+        has_orphans = planned.jobs.has_paid_orphans(store.connection, whole=self._is_whole)
+        is_idle = plan.actions[Action.SKIP] == plan.total and not has_orphans and not store.has_unknown()
         with contextlib.nullcontext(None) if is_idle else self._origin() as origin:
             target = None if is_idle else connect.find_target(key_file=self._options.key_file, origin=origin)
             if target is None:
-                self._begin(store, again)
+                self._begin(store, planned, again)
                 return self._report(store, None, 0.0, "", unchanged=True)
             connect.check_mode(target, manifest_of(self._workspace).mode)
             self.check(target)
@@ -156,15 +171,15 @@ class _Run:
                 connect.open_fal(target, connect.submit_options(manifest_of(self._workspace))) as fal,
                 open_door(self._place, target, store, self._heard) as door,
             ):
-                prices = await self._prices(store, fal)
+                prices = await self._prices(store, fal, planned)
                 if plan.actions[Action.SUBMIT] and target.costs and self._confirm and not self._confirm(plan):
                     return self._report(store, None, 0.0, "not confirmed", unchanged=True)
-                self._begin(store, again)
+                self._begin(store, planned, again)
                 if door is not None:
                     store.keep_callback_secret(door.urls.secret)
                 if self._on_plan is not None:
                     self._counter.total = plan.total
-                    self._counter.done_before = store.status().count(State.DONE) if self._is_whole else 0
+                    self._counter.done_before = kept.count_done(store.connection) if self._is_whole else 0
                     self._on_plan(plan, self._counter)
                 return await self._execute(store, target, fal, self._settings(plan.total), prices, door)
 
@@ -186,11 +201,11 @@ class _Run:
                 report = await self._execute(store, target, fal, settings, prices, door)
         return report if report.tally.stopped_by else None
 
-    async def _prices(self, store: Store, fal: connect.Fal) -> Mapping[str, Price]:
+    async def _prices(self, store: Store, fal: connect.Fal, planned: Planned) -> Mapping[str, Price]:
         return await find_prices(
             store,
             fal.platform,
-            sorted({*stage.endpoints(store.connection), *store.unsettled_endpoints()}),
+            sorted({*planned.jobs.endpoints(store.connection), *store.unsettled_endpoints()}),
             budget=manifest_of(self._workspace).budget,
             is_needed=self._settings(0).max_cost_nano is not None,
             at=self._clock.unix_s(),
@@ -203,30 +218,38 @@ class _Run:
             settings = replace(settings, max_cost_nano=to_nano(self._options.max_cost))
         return replace(settings, scope=scope, reconcile_s=self._options.reconcile_s)
 
-    def _look(self, store: Store) -> tuple[Plan, Again]:
+    def _look(self, store: Store) -> tuple[Planned, Plan, Again]:
         """What there is to do. Nothing is written before all is checked, and agreed to where it costs."""
         workspace, options = self._workspace, self._options
         store.check(name=manifest_of(workspace).name, target=target_kind_of(sandbox=options.sandbox))
         store.resume(at=self._clock.unix_s())
-        fill_stage(store.connection, workspace, options.selection, check_endpoint)
+        if store.mended:
+            kept.forget_basis(store.connection)
+        planned = settle_jobs(store.connection, workspace, options.selection, check_endpoint)
         again = choose(
-            store.connection, options.retry, resubmit_unknown=options.resubmit_unknown, folder=workspace.output
+            store.connection,
+            options.retry,
+            jobs=planned.jobs,
+            resubmit_unknown=options.resubmit_unknown,
+            folder=workspace.output,
         )
         # The built-in sandbox has a new address each time: what was uploaded to the last one is not there.
         expires_in = manifest_of(workspace).uploads.expires_in
         terms = None if options.sandbox else planned_terms(os.environ, expires_in)
-        plan = summarize(store.connection, workspace, options.selection, again, terms=terms)
+        plan = summarize(store.connection, workspace, options.selection, planned, again, terms=terms)
         at_risk = sum(submit.reserved for submit in store.lost_submits() if submit.job_id in again.submit)
-        return replace(plan, at_risk=at_risk), again
+        return planned, replace(plan, at_risk=at_risk), again
 
-    def _begin(self, store: Store, again: Again) -> None:
+    def _begin(self, store: Store, planned: Planned, again: Again) -> None:
         store.begin(
             name=manifest_of(self._workspace).name,
             target=target_kind_of(sandbox=self._options.sandbox),
             manifest=str(self._workspace.manifest_path or ""),
             at=self._clock.unix_s(),
-            whole=self._options.selection.is_whole,
+            whole=self._is_whole,
             again=again,
+            jobs=planned.jobs,
+            basis=planned.basis,
         )
 
     @contextlib.contextmanager
@@ -258,6 +281,7 @@ class _Run:
             listen=self._heard,
             watch_signals=self._options.watch_signals,
             door=door,
+            profiler=self._profiler,
         )
         return self._report(store, error, time.monotonic() - began_s, stopped_by)
 
@@ -272,6 +296,8 @@ class _Run:
     def _heard(self, event: RunEvent) -> None:
         self._counter(event)
         self._listen(event)
+        if self._profiler is not None:
+            self._profiler.heard(event)
 
     def _report(
         self, store: Store, error: FalbatchError | None, seconds: float, stopped_by: str, *, unchanged: bool = False
@@ -296,15 +322,6 @@ def manifest_of(workspace: Workspace) -> Manifest:
     if workspace.manifest is None:
         raise AssertionError("open_manifest always gives a manifest")
     return workspace.manifest
-
-
-def check_endpoint(text: str) -> str | None:
-    """What is wrong with an endpoint id, None when nothing is."""
-    try:
-        EndpointId.parse(text)
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 def holder_of(state: Path) -> str:

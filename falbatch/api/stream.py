@@ -23,8 +23,9 @@ from falbatch.api import connect
 from falbatch.api.batch import export_object
 from falbatch.api.executing import perform
 from falbatch.api.localinputs import with_contents
+from falbatch.api.offline import check_endpoint
 from falbatch.api.pricing import find_prices, open_spending
-from falbatch.api.running import SANDBOX_DATA, check_endpoint, holder_of, target_kind_of
+from falbatch.api.running import SANDBOX_DATA, holder_of, target_kind_of
 from falbatch.api.uploading import open_storage
 from falbatch.core.events import JobEnded, RunEvent
 from falbatch.core.fileinputs import from_python
@@ -129,6 +130,8 @@ async def map_inputs(
         # Last, since they are looked for at fal until the end.
         for job_id in reader.ids_in(store.reading, (State.UNKNOWN,)):
             yield _outcome(store, job_id, folder)
+        if store.is_copy_due:
+            await anyio.to_thread.run_sync(store.keep_copy)
 
 
 def _fill(connection: sqlite3.Connection, items: Iterator[Item]) -> None:

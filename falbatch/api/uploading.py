@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 import anyio.to_thread
 
 from falbatch.adapters import localfiles
-from falbatch.core.fileinputs import DATA_BYTES_MOST, FileUnusable, UploadTerms
-from falbatch.errors import UsageError
+from falbatch.api.offline import terms_of
+from falbatch.core.fileinputs import DATA_BYTES_MOST, FileUnusable
 from falbatch.fal.again import Repeats
 from falbatch.fal.data_uri import data_uri
 from falbatch.fal.exchange import TransportSettings
-from falbatch.fal.hosts import Hosts
 from falbatch.fal.lifecycle import StorageSettings
 from falbatch.fal.storage import StorageClient, UploadLimits
 from falbatch.fal.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from falbatch.api.connect import Target
+    from falbatch.core.fileinputs import UploadTerms
     from falbatch.engine.settings import ExecuteSettings
 
 MEMORY_BYTES: Final = 8 * 1024 * 1024
@@ -118,16 +118,3 @@ async def open_storage(target: Target, settings: ExecuteSettings) -> AsyncIterat
     async with Transport(settings=transport_settings) as transport:
         client = StorageClient(transport, target.hosts, target.credentials, limits=LIMITS, repeats=repeats)
         yield FalStorage(client, terms_of(target.hosts, settings.uploads_expire))
-
-
-def terms_of(hosts: Hosts, expires_in: str | int | None) -> UploadTerms:
-    """Where uploads go, and for how long."""
-    return UploadTerms(hosts.cdn or hosts.rest, expires_in)
-
-
-def planned_terms(env: Mapping[str, str], expires_in: str | int | None) -> str | None:
-    """The terms of a run in this environment, for a plan; None where nothing can be said."""
-    try:
-        return terms_of(Hosts.resolve(env), expires_in).text
-    except UsageError:
-        return None

@@ -67,6 +67,22 @@ def open_state(argument: Path, *, output: Path | None = None) -> Workspace:
     return open_manifest(argument, output=output)
 
 
+def open_places(argument: Path, *, output: Path | None = None) -> Workspace:
+    """`open_state` for who only looks: of a manifest that has run, nothing is read but where its results go.
+
+    A manifest that has not run is checked as a whole: what is wrong with it says more than that there is no state file.
+    """
+    if argument.suffix == ".db" or argument.is_dir():
+        return open_state(argument)
+    from falbatch.core.folder import read_dir
+
+    named = read_dir(_read(argument), source=str(argument))
+    folder = output or (argument.parent / named if named is not None else None)
+    if folder is None or not (folder / STATE_NAME).exists():
+        return open_manifest(argument, output=output)
+    return Workspace(folder, folder / STATE_NAME)
+
+
 def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > MANIFEST_BYTES_MOST:

@@ -30,6 +30,9 @@ SHOWS_ONLY: Final = frozenset({"plan", "status", "export", "models", "schema"})
 WINDOWS: Final = frozenset({"call", "upload", "models", "schema"})
 """Commands that know nothing of batches."""
 
+LOOKS: Final = SHOWS_ONLY - WINDOWS
+"""Commands that read a batch and leave it as it is."""
+
 GONE: Final = frozenset({errno.EPIPE, errno.EIO})
 """The pipe's reader has closed it; the terminal was closed."""
 
@@ -53,6 +56,14 @@ def _handler(command: str) -> Callable[[argparse.Namespace], int]:
         from falbatch.cli import windows
 
         return windows.HANDLERS[command]
+    if command in LOOKS:
+        from falbatch.cli import looking
+
+        return looking.HANDLERS[command]
+    if command == "sandbox":
+        from falbatch.cli import serving
+
+        return serving.HANDLERS[command]
     from falbatch.cli import commands
 
     return commands.HANDLERS[command]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from decimal import Decimal, InvalidOperation
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from falbatch.cli.window_options import add_windows
 
@@ -30,6 +29,17 @@ EXIT_CODES: Final = {
 MANIFEST_HELP: Final = "the manifest, or the output folder or state file of a batch that has run"
 
 
+class _Version(argparse.Action):
+    """`--version`: looked up when it is asked for, since it takes longer than all the rest of `--help`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Say it and leave."""
+        from importlib.metadata import version
+
+        print(f"falbatch {version('falbatch')}")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All commands with their flags."""
     parser = argparse.ArgumentParser(
@@ -38,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_epilog(tuple(EXIT_CODES), "falbatch run jobs/demo.yaml --sandbox", "falbatch status jobs/demo.yaml"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"falbatch {version('falbatch')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in (_run, _plan, _status, _retry, _reconcile, _cancel, _export):
         add(commands)
@@ -123,6 +133,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--webhook-url", metavar="URL", help="what fal calls to get there: the https URL of a tunnel or proxy"
     )
+    parser.add_argument("--profile", action="store_true", help="show where the time went, stage by stage, at the end")
 
 
 def _wait(parser: argparse.ArgumentParser, flag: str) -> None:

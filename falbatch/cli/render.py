@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from falbatch.core.plan import Plan, PlannedJob
     from falbatch.core.report import BatchStatus, FailureGroup, Report, RunTally
+    from falbatch.core.stages import StageTable
 
 UNKNOWN_SHOWN = 10
 
@@ -130,6 +131,25 @@ def report_lines(report: Report) -> Iterator[str]:
     if report.advice:
         yield f"  try: {report.advice}"
     yield f"files: {report.output_dir}"
+
+
+def profile_lines(profile: StageTable) -> Iterator[str]:
+    """Where a run's time went."""
+    yield (
+        f"profile: {profile.wall_s:.1f} s, of which falbatch's own processor time {profile.cpu_s:.1f} s"
+        f" ({profile.cpu_s / profile.wall_s if profile.wall_s else 0:.0%} of one core)"
+    )
+    yield f"  {'stage':<10}{'count':>9}{'p50':>10}{'p95':>10}{'CPU':>7}"
+    for row in profile.rows:
+        share = "–" if row.cpu_share is None else f"{row.cpu_share:.1%}"
+        count = f"{row.count:,}" if row.count else "–"
+        yield f"  {row.stage:<10}{count:>9}{_span(row.p50_s):>10}{_span(row.p95_s):>10}{share:>7}  {row.meaning}"
+
+
+def _span(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def _tally_lines(tally: RunTally) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import warm
 from tests.sandbox_process import SandboxProcess
 
 if TYPE_CHECKING:
@@ -69,16 +70,15 @@ class Shell:
 
     def falbatch(self, *words: str, stdin: str = "", **changes: str | None) -> Ran:
         """Run `falbatch …` in the folder."""
-        done = subprocess.run(
-            [sys.executable, "-m", "falbatch", *words],
-            cwd=self.folder,
-            env=self.environment(**changes),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        env = self.environment(**changes)
+        if any(name.startswith("PYTHON") for name in changes):  # Python reads these when it starts
+            command = [sys.executable, "-m", "falbatch", *words]
+            pipe = subprocess.PIPE
+            done = subprocess.run(
+                command, cwd=self.folder, env=env, stdout=pipe, stderr=pipe, text=True, timeout=SECONDS, check=False
+            )
+        else:
+            done = warm.run(*words, cwd=self.folder, env=env, stdin=stdin, timeout=SECONDS)
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def submits(self) -> int:

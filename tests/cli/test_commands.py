@@ -316,3 +316,17 @@ def test_help_has_examples_and_exit_codes(shell: Shell, command: str) -> None:
     assert ran.code == 0
     assert ran.out.count(f"falbatch {command}") >= 3, "usage and two examples"
     assert "exit codes:" in ran.out
+
+
+def test_status_of_a_manifest_needs_its_folder_only_until_it_has_run(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST + "nonsense: 1\n")
+    assert "nonsense" in shell.falbatch("status", "small.yaml").err, "nothing has run: what is wrong is said"
+    shell.write("small.yaml", MANIFEST)
+    assert shell.falbatch("run", "small.yaml").code == 0
+    shell.write("small.yaml", MANIFEST + "nonsense: 1\n")
+    assert "4 of 4 jobs done" in shell.falbatch("status", "small.yaml").out
+    assert shell.falbatch("plan", "small.yaml").code == 2
+    shell.write("small.yaml", MANIFEST + "nonsense: [\n")
+    assert shell.falbatch("status", "small.yaml").code == 2
+    shell.write("small.yaml", MANIFEST.replace("dir: out", "dir: 7"))
+    assert "output.dir must be a folder" in shell.falbatch("status", "small.yaml").err

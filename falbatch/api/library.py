@@ -1,0 +1,43 @@
+"""What a program without an event loop calls (design §8). Each function loads only what it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from falbatch.api.planning import Selection
+    from falbatch.api.running import RunOptions
+    from falbatch.core.events import Listener
+    from falbatch.core.plan import Plan, PlannedJob
+    from falbatch.core.report import Report
+
+
+def run(manifest: str | Path, options: RunOptions | None = None, *, listen: Listener | None = None) -> Report:
+    """`arun` for programs without an event loop."""
+    import anyio
+
+    from falbatch.api.running import arun
+
+    return anyio.run(lambda: arun(manifest, options, listen=listen))
+
+
+def plan(
+    manifest: str | Path,
+    *,
+    selection: Selection | None = None,
+    output: Path | None = None,
+    each: Callable[[PlannedJob], None] | None = None,
+) -> Plan:
+    """What `run` would do now, without doing it. `each` sees every job, in the manifest's order.
+
+    Raises `ManifestError` with every problem found. Nothing is written.
+    """
+    from falbatch.api.offline import check_endpoint
+    from falbatch.api.planning import Selection, make_plan
+    from falbatch.api.workspace import open_manifest
+
+    workspace = open_manifest(Path(manifest), output=output)
+    return make_plan(workspace, selection or Selection(), check_endpoint, each=each)

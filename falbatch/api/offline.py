@@ -1,0 +1,35 @@
+"""What falbatch knows of fal without asking it: a plan loads no HTTP library."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from falbatch.core.fileinputs import UploadTerms
+from falbatch.errors import UsageError
+from falbatch.fal.endpoint import EndpointId
+from falbatch.fal.hosts import Hosts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def check_endpoint(text: str) -> str | None:
+    """What is wrong with an endpoint id, None when nothing is."""
+    try:
+        EndpointId.parse(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def terms_of(hosts: Hosts, expires_in: str | int | None) -> UploadTerms:
+    """Where uploads go, and for how long."""
+    return UploadTerms(hosts.cdn or hosts.rest, expires_in)
+
+
+def planned_terms(env: Mapping[str, str], expires_in: str | int | None) -> str | None:
+    """The terms of a run in this environment, for a plan; None where nothing can be said."""
+    try:
+        return terms_of(Hosts.resolve(env), expires_in).text
+    except UsageError:
+        return None
