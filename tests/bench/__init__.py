@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m tests.bench`. Figures, never assertions; ratios are taken within one run."""
+"""Benchmarks: `python -m tests.bench`. Figures beside their targets, never assertions; ratios within one run."""

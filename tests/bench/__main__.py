@@ -1,87 +1,153 @@
-"""`python -m tests.bench`: whole jobs through falbatch beside fal's official client, against one sandbox, in turn.
+"""`python -m tests.bench`: how fast, how big and how frugal falbatch is, beside its targets and beside its peers.
 
-The clients run on one core, the sandbox on the other. Medians and ratios are printed as a table, and as JSON with
-`--json`. Needs the extra `bench`.
+Every row names its target, what was measured, both sides of a ratio, and whether the target is reached. The client runs
+on one core, a fal that costs next to nothing (`tests/bench/fal.py`) on another; the sides of a ratio take turns within
+one run, and figures are medians. Needs the extra `bench`. A whole run takes 45 minutes, `--quick` a minute: that
+shows only that it works. Exit code 1 when a measurement failed; targets that are not reached are no failure.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
-import statistics
-import subprocess
+import platform
 import sys
-import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from tests.sandbox_process import SandboxProcess
+from tests.bench import download_rows, jobs_rows, plan_rows, poll_rows, start_rows, state_rows
+from tests.bench.children import CLIENT_CORE, SERVER_CORE, ChildFailed
+from tests.bench.fal_process import FalProcess
+from tests.bench.row import Row, table
+from tests.bench.setting import FULL, QUICK, Bench, Scale
 
-RUN_S = 1200.0
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
+    Measure = Callable[[Bench], list[Row]]
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--jobs", type=int, default=2000)
-    parser.add_argument("--in-flight", type=int, default=256)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    results: dict[str, list[dict[str, Any]]] = {"falbatch": [], "official": []}
-    os.sched_setaffinity(0, {cores[-1]})
-    with SandboxProcess("--seed", "1", "--concurrency", str(options.in_flight)) as sandbox:
-        for _ in range(options.runs):
-            for side, measured in results.items():
-                measured.append(one_run(side, sandbox, options.jobs, options.in_flight, cores[0]))
-                print(f"{side}: {measured[-1]['jobs_per_s']:.1f} jobs/s", file=sys.stderr)
-    medians = {
-        side: {name: statistics.median(run[name] for run in runs) for name in runs[0]} for side, runs in results.items()
-    }
-    if options.json:
-        print(json.dumps({"jobs": options.jobs, "in_flight": options.in_flight, "median": medians, "runs": results}))
-    else:
-        show(medians, options)
+FAILURES: Final = (ChildFailed, OSError, ValueError, LookupError, ImportError)
+"""What a measurement may end with; the others are made all the same."""
 
 
-def one_run(side: str, sandbox: SandboxProcess, jobs: int, in_flight: int, core: int) -> dict[str, Any]:
-    """One side's figures, with fal's own count of status calls."""
-    sandbox.reset()
-    before = status_calls(sandbox)
-    words = [sys.executable, "-m", "tests.bench.workers", side, sandbox.origin, str(jobs), str(in_flight)]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            ["taskset", "-c", str(core), *words, folder], check=True, capture_output=True, text=True, timeout=RUN_S
-        )
-        pictures = len(list(Path(folder).rglob("*.jpg")))
-    executions = sandbox.ledger()["count"]
-    if pictures != jobs or executions != jobs:
-        raise SystemExit(f"{side}: {pictures} pictures and {executions} executions for {jobs} jobs")
-    figures = json.loads(done.stdout)
+def measures(bench: Bench) -> dict[str, Measure]:
+    """Name → what makes its rows, in the order of the table."""
     return {
-        "jobs_per_s": jobs / figures["wall_s"],
-        "cpu_ms_per_job": 1000 * figures["cpu_s"] / jobs,
-        "status_calls_per_job": (status_calls(sandbox) - before) / jobs,
-        "peak_mib": figures["peak_mib"],
+        "ceiling": jobs_rows.ceiling,
+        "jobs-512": jobs_rows.jobs_512,
+        "jobs-64": jobs_rows.jobs_64,
+        "growth": jobs_rows.growth,
+        **poll_rows.cases(bench),
+        "plan": plan_rows.plan,
+        "big-state": start_rows.big_state,
+        "memory": state_rows.memory,
+        "state-size": state_rows.state_size,
+        "download-1mb": download_rows.small,
+        "download-20mb": download_rows.large,
+        "help": start_rows.show_help,
     }
 
 
-def status_calls(sandbox: SandboxProcess) -> int:
-    """Status calls that the sandbox has answered so far."""
-    counts: dict[str, int] = sandbox.stats()["requests"].get("status", {})
-    return sum(counts.values())
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code."""
+    options = _parser().parse_args(arguments)
+    scale: Scale = QUICK if options.quick else FULL
+    if options.runs:
+        scale = dataclasses.replace(scale, runs=options.runs)
+    transports = None if options.transports is None else tuple(filter(None, options.transports.split(",")))
+    with FalProcess() as fal:
+        bench = Bench(fal, scale, transports)
+        wanted = _chosen(measures(bench), options.only)
+        rows, failed = _measure(bench, wanted, is_quick=options.quick)
+    document = {
+        "machine": _machine(),
+        "quick": options.quick,
+        "rows": [row.as_json() for row in rows],
+        "failed": failed,
+    }
+    if options.json != "-":
+        if options.quick:
+            print(
+                "A quick run shows that the benchmarks work; its figures mean little, and no target is held to them.\n"
+            )
+        print(table(rows))
+    if options.json:
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        if options.json == "-":
+            sys.stdout.write(text)
+        else:
+            Path(options.json).write_text(text, encoding="utf-8")
+    for name, why in failed.items():
+        print(f"failed: {name}: {why.splitlines()[0]}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def show(medians: dict[str, dict[str, float]], options: argparse.Namespace) -> None:
-    """The table."""
-    print(f"{options.jobs} jobs, {options.in_flight} in flight, medians of {options.runs}")
-    print(f"{'':24}{'falbatch':>12}{'official':>12}{'ratio':>10}")
-    for name, ours in medians["falbatch"].items():
-        theirs = medians["official"][name]
-        print(f"{name:24}{ours:>12.2f}{theirs:>12.2f}{ours / theirs:>10.2f}")
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", metavar="ROW[,ROW]", default="", help="only these, or all whose names begin so")
+    parser.add_argument("--runs", type=int, metavar="N", help="runs of each side (5; with --quick 1)")
+    parser.add_argument(
+        "--transports",
+        metavar="NAME[,NAME]",
+        help="values of FALBATCH_TRANSPORT to measure besides the default ('' for none; else those that there are)",
+    )
+    parser.add_argument("--quick", action="store_true", help="a small version of everything")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the rows as JSON too; - for stdout, in place of the table"
+    )
+    return parser
+
+
+def _chosen(every: dict[str, Measure], only: str) -> dict[str, Measure]:
+    """Those whose name is given or begins with what is given; ends the program for a name that fits none."""
+    if not only:
+        return every
+    chosen: dict[str, Measure] = {}
+    for given in only.split(","):
+        found = {given: every[given]} if given in every else {n: m for n, m in every.items() if n.startswith(given)}
+        if not found:
+            raise SystemExit(f"no row is called {given!r}; there are: {', '.join(every)}")
+        chosen |= found
+    return chosen
+
+
+def _measure(bench: Bench, wanted: dict[str, Measure], *, is_quick: bool = False) -> tuple[list[Row], dict[str, str]]:
+    """All rows, those of a quick look without targets, and name → why of the measurements that failed."""
+    rows: list[Row] = []
+    failed: dict[str, str] = {}
+    for name, measure in wanted.items():
+        began = time.monotonic()
+        print(f"{name} …", file=sys.stderr, flush=True)
+        try:
+            made = measure(bench)
+        except FAILURES as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+            print(f"{name} failed: {failed[name]}", file=sys.stderr, flush=True)
+            continue
+        if is_quick:
+            made = [dataclasses.replace(row, must=None, stretch=None) for row in made]
+        rows += made
+        for row in made:
+            print(f"  {row.name}: {row.value:.3g} {row.unit}, {row.verdict}", file=sys.stderr)
+        print(f"  in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return rows, failed
+
+
+def _machine() -> dict[str, Any]:
+    """What was measured on."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "client_core": CLIENT_CORE,
+        "server_core": SERVER_CORE,
+    }
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
