@@ -1,4 +1,4 @@
-"""A sandbox in a process of its own, for tests of anything that talks to fal. Standard library only."""
+"""A sandbox in a process of its own, for tests of anything that talks to fal."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import json
 import os
 import selectors
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
+
+from tests.warm import Fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
 
-# A machine under load starts Python and aiohttp in seconds.
+# A machine under load needs seconds for it.
 START_S = 20.0
 STOP_S = 10.0
 
@@ -31,8 +33,10 @@ class SandboxProcess:
         self.environment: dict[str, str] = {}
         """Variables beside those of this process, from the next start on."""
         flags = ["--port", str(port), "--stay-until-stdin-closes", *args]
-        self._command = [sys.executable, "-m", "falbatch.sandbox", *flags]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._flags = flags
+        self._process: Fork | None = None
+        self._stdin: IO[bytes] | None = None
+        self._stdout: IO[bytes] | None = None
         self._log: IO[bytes] | None = None
         self.errors = ""
         """What the last process wrote to stderr, once it is gone: nothing, if all went well."""
@@ -55,10 +59,17 @@ class SandboxProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises RuntimeError with its stderr when it does not."""
-        pipe = subprocess.PIPE
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _end; a pipe could fill up
         environment = {**os.environ, **self.environment}
-        self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=self._log, env=environment)
+        given, keeping = os.pipe()
+        saying, said = os.pipe()
+        self._stdin, self._stdout = os.fdopen(keeping, "wb"), os.fdopen(saying, "rb")
+        try:
+            standard = (given, said, self._log.fileno())
+            self._process = Fork("falbatch.sandbox", self._flags, cwd=Path.cwd(), env=environment, standard=standard)
+        finally:
+            os.close(given)
+            os.close(said)
         self.origin = self._first_line()
         if not self.origin:
             self.kill()
@@ -82,9 +93,8 @@ class SandboxProcess:
 
     def close_stdin(self) -> int:
         """Close its stdin, as the death of this process would; returns the exit code."""
-        stdin = self._running.stdin
-        if stdin is not None:
-            stdin.close()
+        if self._stdin is not None:
+            self._stdin.close()
         return self._end()
 
     def ledger(self) -> dict[str, Any]:
@@ -125,7 +135,7 @@ class SandboxProcess:
         self._json("POST", "reset", {})
 
     @property
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> Fork:
         if self._process is None:
             raise RuntimeError("the sandbox is not running")
         return self._process
@@ -140,7 +150,7 @@ class SandboxProcess:
 
     def _first_line(self) -> str:
         """The first line of its stdout, or "" if it ends or takes too long."""
-        stdout = self._running.stdout
+        stdout = self._stdout
         if stdout is None:
             return ""
         end, line = time.monotonic() + START_S, b""
@@ -156,15 +166,15 @@ class SandboxProcess:
     def _end(self) -> int:
         process, self._process = self._running, None
         try:
-            process.wait(STOP_S)
+            code = process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
-        for pipe in (process.stdin, process.stdout):
+            code = process.wait()
+        for pipe in (self._stdin, self._stdout):
             if pipe is not None:
                 pipe.close()
         if self._log is not None:
             self._log.seek(0)
             self.errors = self._log.read().decode(errors="replace")
             self._log.close()
-        return process.returncode
+        return code

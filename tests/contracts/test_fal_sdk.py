@@ -38,7 +38,10 @@ def sdk_python() -> Path:
     with FileLock(f"{HOME}.lock"):
         if not (HOME / "ready").exists():
             venv.create(HOME, with_pip=True, clear=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", "fal>=1.80"], check=True, timeout=110)
+            # Not compiled: most of what comes with it is never imported here.
+            subprocess.run(
+                [python, "-m", "pip", "install", "--quiet", "--no-compile", "fal>=1.80"], check=True, timeout=110
+            )
             (HOME / "ready").touch()
     return python
 

@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--replay", metavar="SEED:ROUND", help="play one round again, and keep its folder")
     options = parser.parse_args()
     if options.replay:
-        folder = Path(f"replay-{options.replay.replace(':', '-')}")
+        folder = Path(f"replay-{options.replay.replace(':', '-')}").absolute()
         folder.mkdir()
         print(_line(play(options.replay, keep=folder), KILLS_MOST))
         return 0

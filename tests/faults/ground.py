@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
+from tests import warm
 from tests.faults.harness import Client, assert_nothing_charged_twice
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ retry: {first_s: 0.01, cap_s: 0.02}
 HASTY = """\
 import sys
 from falbatch.adapters import limits
-limits.FetchLimits.__init__.__defaults__ = (8.0, 4 << 20, 1 << 20, 1 << 20, 1024.0, 0.3)
+limits.FetchLimits.__init__.__defaults__ = (8.0, 4 << 20, 1 << 20, 1 << 20, 1 << 20, 1024.0, 0.3)
 from falbatch.fal import queue
 queue.QueueClient.status.__kwdefaults__["timeout_s"] = 1.0
 queue.QueueClient.result.__kwdefaults__["timeout_s"] = 1.0
@@ -204,16 +205,14 @@ class Ground:
 
     def falbatch(self, *words: str, hasty: bool = False, **changes: str) -> Ended:
         """Give a command; fails when it does not end by itself."""
-        program = ["-c", HASTY] if hasty else ["-m", "falbatch"]
-        done = subprocess.run(
-            [sys.executable, *program, *words],
-            cwd=self.work,
-            env=self.environment(changes),
-            capture_output=True,
-            text=True,
-            timeout=RUN_S,
-            check=False,
-        )
+        env = self.environment(changes)
+        if hasty:
+            command = [sys.executable, "-c", HASTY, *words]
+            done = subprocess.run(
+                command, cwd=self.work, env=env, capture_output=True, text=True, timeout=RUN_S, check=False
+            )
+        else:
+            done = warm.run(*words, cwd=self.work, env=env, timeout=RUN_S)
         return Ended(done.returncode, done.stdout, done.stderr)
 
     def run(self, *flags: str, hasty: bool = False, lies: bool = False) -> Ended:

@@ -12,7 +12,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import closing
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from falbatch.faultpoints import VARIABLE
+from tests.warm import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,29 +76,18 @@ class Client:
         """The state file."""
         return self.folder / "out" / "falbatch.db"
 
-    def command(self, *words: str) -> list[str]:
-        """The command line of `falbatch`, run by this Python."""
-        return [sys.executable, "-m", "falbatch", *words]
-
     def environment(self) -> dict[str, str]:
         """An environment that points at the sandbox and holds a key for it."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FAL")}
         return {**kept, "FALBATCH_ORIGIN": self.sandbox.origin, "FAL_KEY": "kills:secret-of-kills"}
 
-    def start(self, *flags: str, point: str = "") -> subprocess.Popen[str]:
+    def start(self, *flags: str, point: str = "") -> Program:
         """Start a run; the caller ends it or waits for it. With `point` it kills itself there."""
         return self.start_words("run", "kills.yaml", "--json", *flags, point=point)
 
-    def start_words(self, *words: str, point: str = "") -> subprocess.Popen[str]:
+    def start_words(self, *words: str, point: str = "") -> Program:
         """Start any command."""
-        return subprocess.Popen(
-            self.command(*words),
-            cwd=self.folder,
-            env=self.environment() | ({VARIABLE: point} if point else {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Program(*words, cwd=self.folder, env=self.environment() | ({VARIABLE: point} if point else {}))
 
     def run(self, *flags: str) -> tuple[int, dict[str, Any]]:
         """A run to its end: exit code and report."""
@@ -112,7 +101,7 @@ class Client:
         lines = [json.loads(line) for line in output.splitlines()]
         reports = [line for line in lines if line["event"] == "report"]
         assert len(reports) == 1, f"no report; stderr: {errors}"
-        return process.returncode, reports[0]
+        return process.wait(), reports[0]
 
     def kill_after(self, seconds: float, *flags: str) -> bool:
         """Start a run and SIGKILL it after `seconds`. False when it ended by itself before that."""

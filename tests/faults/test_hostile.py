@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from falbatch.adapters.store.addresses import JOIN_FORM, URLS
 from tests.faults.ground import KEY_ID, SECRET, Ground, Recorder, each, http
 from tests.sandbox_process import SandboxProcess
 
@@ -129,9 +130,7 @@ def test_urls_of_a_request_that_lead_elsewhere_are_rebuilt(ground: Ground) -> No
         ended = ground.run()
         ground.sandbox.clear_faults()
         cancelled = ground.falbatch("cancel", "m.yaml", "--json")
-    urls = [
-        url for row in ground.client.query("SELECT status_url, response_url, cancel_url FROM requests") for url in row
-    ]
+    urls = [url for row in ground.client.query(f"SELECT {URLS} FROM requests r {JOIN_FORM}") for url in row]
 
     assert ended.code == 0
     assert cancelled.code == 0

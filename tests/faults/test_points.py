@@ -50,7 +50,11 @@ class Ground:
 
 
 LOST = {"on": "submit", "do": "drop_after", "nth": 2}
+# A small file is written when it is whole: a part of it comes to the disk when its connection breaks.
+CUT = Ground(({"on": "file", "do": "truncate"},))
 GROUNDS = {
+    "download.begun": CUT,
+    "download.half": CUT,
     "SubmitNotAccepted": Ground(({"on": "submit", "do": "status:429", "nth": 2},)),
     "RequestFound": Ground((LOST,)),
     "reconcile.listed": Ground((LOST,)),

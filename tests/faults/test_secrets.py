@@ -249,9 +249,9 @@ def test_a_key_that_cannot_be_used_is_not_shown(tmp_path: Path, case: str) -> No
 BROKEN = """\
 import sys
 from falbatch.fal import transport
-def broken(url):
+def broken(headers):
     raise KeyError("nobody foresaw this")
-transport._exact = broken
+transport._unpacked = broken
 from falbatch.__main__ import main
 sys.exit(main())
 """
