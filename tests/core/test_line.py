@@ -25,7 +25,7 @@ from tests.core.polling import CASES, Polling, log_normal, steady
         ("log-normal 0.5 s", 3, 3.6, 0.15),
         ("log-normal 5 s", 3, 3.8, 0.13),
         ("log-normal 60 s", 3, 3.8, 0.13),
-        ("steady 5 s, no word of work", 2, 2.6, 0.05),
+        ("steady 5 s, no word of work", 3, 2.6, 0.05),
         ("log-normal 5 s, no word of work", 3, 3.8, 0.13),
         ("log-normal 5 s, overhead 0.5 s", 3, 4.0, 0.13),
         ("log-normal 5 s, brief queue", 3, 4.0, 0.13),

@@ -51,11 +51,11 @@ def test_a_few_durations_put_the_first_question_off() -> None:
     assert cold_age_s(40.0, hunch=profile(60.0)) == pytest.approx(52.0)
 
 
-def test_the_next_question_comes_when_three_in_ten_of_those_that_are_open_have_ended() -> None:
+def test_the_next_question_comes_when_a_share_of_those_that_are_open_has_ended() -> None:
     first_s = next_age_s(0.0, EVEN)
     assert first_s == pytest.approx(30.0 * 1.02, rel=0.03)
-    assert next_age_s(30.0, EVEN) == pytest.approx(30.0 + 0.3 * 70.0, rel=0.03)
-    assert next_age_s(51.0, EVEN) == pytest.approx(51.0 + 0.3 * 49.0, rel=0.03)
+    assert next_age_s(30.0, EVEN) == pytest.approx(30.0 + 0.25 * 70.0, rel=0.03)
+    assert next_age_s(51.0, EVEN) == pytest.approx(51.0 + 0.25 * 49.0, rel=0.03)
 
 
 def test_what_was_not_fast_is_asked_about_when_the_slow_ones_end() -> None:
