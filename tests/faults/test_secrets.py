@@ -182,7 +182,7 @@ def test_the_key_is_nowhere_after_a_batch_that_met_everything(tmp_path: Path, fa
     )
     assert user.give(*run, "--json") == 3
     # Killed in the middle: intents, requests and part files are left as they are.
-    fal.add_faults([{"on": "status", "do": "delay:20", "endpoint": "trap/9"}])
+    fal.add_faults([{"on": "status", "do": "delay:5", "endpoint": "trap/5"}])  # which retry submits again
     ends: list[int] = []
     for words in (("retry", "m.yaml", "--resubmit-unknown"), ("run", "m.yaml", "--resubmit-unknown")):
         process = user.start(*words)
