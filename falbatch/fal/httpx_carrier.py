@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from falbatch.fal.exchange import TransportSettings
     from falbatch.fal.proxies import Routes
 
-ClientFactory = "Callable[[httpx.AsyncBaseTransport], httpx.AsyncClient]"
-"""Makes the client that stands at the door from the transport that it must use."""
-
 _UNSENT: Final[tuple[tuple[str, tuple[type[Exception], ...]], ...]] = (
     ("pool", (httpx.PoolTimeout,)),
     ("connect", (httpx.ConnectTimeout, httpx.ConnectError)),

@@ -23,7 +23,7 @@ def played(endpoints: dict[str, Endpoint], cap: Callable[[float], int], **more: 
     """A whole run, and its throughput as a share of an unlimited window's: by when most of the jobs had ended."""
     run = FalModel(endpoints, cap, **more)  # type: ignore[arg-type]  # the test's own words
     run.run()
-    unlimited = FalModel(endpoints, cap, size=UNLIMITED, **more)  # type: ignore[arg-type]
+    unlimited = FalModel(endpoints, cap, size=UNLIMITED, **more)  # type: ignore[arg-type]  # as above
     unlimited.run()
     most = int(0.85 * sum(one.jobs for one in endpoints.values()))
     return run, time_of(unlimited, most) / time_of(run, most)

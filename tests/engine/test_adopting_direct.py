@@ -80,7 +80,7 @@ async def test_an_output_that_appears_later_is_taken() -> None:
         run.requests.listed[endpoint] = pages.pop(0) if len(pages) > 1 else pages[0]
         return await real(endpoint, since=since, cursor=cursor)
 
-    run.requests.page = page  # type: ignore[method-assign]
+    run.requests.page = page  # type: ignore[method-assign]  # the fake list, one page further each time
     await run.run()
     assert run.store.states() == [State.DONE]
 
