@@ -86,8 +86,16 @@ class Problem:
 class ManifestError(UsageError):
     """Raised with every problem found in a manifest, its rows, or the names it makes."""
 
-    def __init__(self, problems: list[Problem] | tuple[Problem, ...], *, advice: str = "") -> None:
+    def __init__(
+        self,
+        problems: list[Problem] | tuple[Problem, ...],
+        *,
+        advice: str = "",
+        warnings: tuple[Problem, ...] = (),
+    ) -> None:
         self.problems = tuple(problems)
+        self.warnings = warnings
+        """What is worth knowing beside them: a field that nobody knows may be the one that is missing."""
         super().__init__("\n".join(str(problem) for problem in self.problems), advice=advice)
 
 

@@ -18,6 +18,7 @@ from falbatch.core.money import Price, to_nano
 from falbatch.core.pacing import DIRECT_AT_ONCE
 from falbatch.core.reconcile import Listed
 from falbatch.fal.auth import Credentials, find_credentials
+from falbatch.fal.catalogue import CatalogueClient
 from falbatch.fal.direct import DirectClient
 from falbatch.fal.hosts import Hosts
 from falbatch.fal.platform import PlatformClient
@@ -156,6 +157,7 @@ class Fal:
     queue: FalQueue
     platform: FalPlatform
     direct: FalDirect
+    catalogue: CatalogueClient
 
 
 @contextlib.asynccontextmanager
@@ -168,7 +170,8 @@ async def open_fal(target: Target, options: SubmitOptions) -> AsyncIterator[Fal]
         platform = PlatformClient(transport, target.hosts, target.credentials)
         async with contextlib.aclosing(RealtimePool(RealtimeClient(held, target.hosts, target.credentials))) as pool:
             direct = FalDirect(DirectClient(held, target.hosts, target.credentials), options, pool)
-            yield Fal(FalQueue(queue, options), FalPlatform(platform), direct)
+            catalogue = CatalogueClient(transport, target.hosts, target.credentials)
+            yield Fal(FalQueue(queue, options), FalPlatform(platform), direct, catalogue)
 
 
 @contextlib.asynccontextmanager

@@ -8,8 +8,8 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from falbatch.adapters.store.journal import remains
 from falbatch.adapters.store.uploads import Wanted
 from falbatch.api.localinputs import has_files, named_files, planned_files, with_contents
 from falbatch.api.offline import planned_terms
+from falbatch.api.preflight import look_over
 from falbatch.api.unchanged import on_record
 from falbatch.core.expand import expand
 from falbatch.core.plan import Action, Again, Change, Plan, PlannedJob
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from falbatch.adapters.store.jobs import ManifestJobs
+    from falbatch.api.preflight import Facts
     from falbatch.api.workspace import Workspace
     from falbatch.core.faults import Fault
     from falbatch.core.fileinputs import FileInput
@@ -53,6 +55,9 @@ class Selection:
         """True when nothing is left out."""
         return self == Selection()
 
+
+Learn = Callable[[Sequence[str]], "Mapping[str, Facts]"]
+"""Tells what is known of endpoints."""
 
 CheckEndpoint = Callable[[str], "str | None"]
 
@@ -137,17 +142,35 @@ def make_plan(
     check_endpoint: CheckEndpoint,
     *,
     each: Callable[[PlannedJob], None] | None = None,
+    learn: Learn | None = None,
+    validates: bool = True,
 ) -> Plan:
-    """What a run would do now. `each` sees every job, in the manifest's order. Writes nothing to the state file."""
+    """What a run would do now. `each` sees every job, in the manifest's order. Writes nothing to the state file.
+
+    `learn` tells what fal says of endpoints; without it nothing is checked against their schemas. Raises
+    `ManifestError` with everything that is wrong.
+    """
     with _state_or_empty(workspace) as connection:
         planned = settle_jobs(connection, workspace, selection, check_endpoint, keeps=False)
         terms = planned_terms(os.environ, _manifest_of(workspace).uploads.expires_in)
+        facts = learn(planned.jobs.endpoints(connection)) if learn is not None else {}
         connection.execute("BEGIN")  # a run may go on: all that is read now is of one moment
         if planned.jobs is kept and not kept.is_still(connection, planned.basis):
             connection.execute("COMMIT")
             fill_stage(connection, workspace, selection, check_endpoint)
             planned = Planned(stage, None)
-        return summarize(connection, workspace, selection, planned, terms=terms, each=each)
+        manifest = _manifest_of(workspace)
+        verdict = look_over(
+            connection,
+            planned.jobs,
+            Again(),
+            manifest,
+            facts,
+            validates=validates and manifest.validation.is_on,
+        )
+        verdict.raise_if_wrong()
+        plan = summarize(connection, workspace, selection, planned, terms=terms, each=each)
+        return replace(plan, warnings=verdict.warnings)
 
 
 @contextlib.contextmanager
@@ -184,8 +207,8 @@ def summarize(
             each(named_files(connection, job))
     wanted = Wanted(connection)
     if actions[Action.SUBMIT] and has_files(connection):
-        for input_json in jobs.inputs_to_submit(connection, again):
-            wanted.add(input_json)
+        for one in jobs.to_submit(connection, again):
+            wanted.add(one.input_json)
     first = jobs.first_jobs(connection, again, FIRST)
     return Plan(
         name=_manifest_of(workspace).name,

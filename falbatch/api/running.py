@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 
 from falbatch.adapters import lock
+from falbatch.adapters.cache import Cache, open_cache
 from falbatch.adapters.clock import SystemClock
 from falbatch.adapters.files import make_folder
 from falbatch.adapters.sandbox_process import sandbox
@@ -26,6 +27,7 @@ from falbatch.api.again import RetryChoice, choose
 from falbatch.api.executing import execute, execute_settings, make_report
 from falbatch.api.offline import check_endpoint, planned_terms
 from falbatch.api.planning import Planned, Selection, settle_jobs, summarize
+from falbatch.api.preflight import ask, look_over
 from falbatch.api.pricing import find_prices, known_prices
 from falbatch.api.profiling import Profiler
 from falbatch.api.webhooks import check_place, open_door, place_of
@@ -35,6 +37,7 @@ from falbatch.core.money import to_nano
 from falbatch.core.plan import Action, Again, Plan
 from falbatch.engine.settings import ExecuteSettings, Scope
 from falbatch.errors import FalbatchError
+from falbatch.fal.hosts import Hosts
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -63,6 +66,8 @@ class RunOptions:
     """Failed and cancelled jobs to do again."""
     resubmit_unknown: bool = False
     """Submit unknown jobs again, although they may have run and been charged; after looking for them at fal."""
+    validate: bool = True
+    """Check inputs against the endpoints' own schemas before anything is submitted."""
     max_cost: Decimal | None = None
     """US dollars that the batch may cost over all its runs, in place of the manifest's `budget.max_cost`."""
     reconcile_s: float | None = None
@@ -171,6 +176,7 @@ class _Run:
                 connect.open_fal(target, connect.submit_options(manifest_of(self._workspace))) as fal,
                 open_door(self._place, target, store, self._heard) as door,
             ):
+                plan = await self._checked(store, fal, planned, plan, again)
                 prices = await self._prices(store, fal, planned)
                 if plan.actions[Action.SUBMIT] and target.costs and self._confirm and not self._confirm(plan):
                     return self._report(store, None, 0.0, "not confirmed", unchanged=True)
@@ -200,6 +206,20 @@ class _Run:
                 prices = known_prices(store, store.unsettled_endpoints(), manifest_of(self._workspace).budget)
                 report = await self._execute(store, target, fal, settings, prices, door)
         return report if report.tally.stopped_by else None
+
+    async def _checked(self, store: Store, fal: connect.Fal, planned: Planned, plan: Plan, again: Again) -> Plan:
+        """`plan` with what is worth knowing about its submits. Raises `ManifestError` where one will be refused."""
+        manifest = manifest_of(self._workspace)
+        if not plan.actions[Action.SUBMIT] or not (self._options.validate and manifest.validation.is_on):
+            return plan
+        env = os.environ
+        cache = Cache(None) if self._options.sandbox else open_cache(env, Hosts.resolve(env).queue)
+        facts = await ask(planned.jobs.endpoints(store.connection), cache, fal.catalogue)
+        verdict = await anyio.to_thread.run_sync(
+            lambda: look_over(store.connection, planned.jobs, again, manifest, facts, validates=True)
+        )
+        verdict.raise_if_wrong()
+        return replace(plan, warnings=verdict.warnings)
 
     async def _prices(self, store: Store, fal: connect.Fal, planned: Planned) -> Mapping[str, Price]:
         return await find_prices(

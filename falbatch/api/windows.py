@@ -61,7 +61,7 @@ async def models(
     """The first `limit` of fal's models that match. A key is used when there is one. Raises `FalbatchError`."""
     found: list[Model] = []
     cursor: str | None = None
-    async with _catalogue(key_file, is_sandbox=is_sandbox) as catalogue:
+    async with open_catalogue(key_file, is_sandbox=is_sandbox) as catalogue:
         while len(found) < min(limit, MODELS_MOST):
             left = min(100, limit - len(found))
             page = await catalogue.models(query, category=category, status=status, limit=left, cursor=cursor)
@@ -74,13 +74,14 @@ async def models(
 
 async def schema(endpoint: str, *, is_sandbox: bool = False) -> EndpointSchema:
     """What `endpoint` takes and gives, by its own schema. Needs no key. Raises `FalbatchError`."""
-    async with _catalogue(None, is_sandbox=is_sandbox) as catalogue:
+    async with open_catalogue(None, is_sandbox=is_sandbox) as catalogue:
         document = await catalogue.schema(endpoint)
     return EndpointSchema(endpoint, document, endpoint_fields(document))
 
 
 @contextlib.asynccontextmanager
-async def _catalogue(key_file: Path | None, *, is_sandbox: bool) -> AsyncIterator[CatalogueClient]:
+async def open_catalogue(key_file: Path | None, *, is_sandbox: bool) -> AsyncIterator[CatalogueClient]:
+    """fal's list and schemas, with a key where there is one. Raises `FalbatchError` for what its calls raise."""
     with origin_of(is_sandbox=is_sandbox) as origin:
         hosts = Hosts.resolve(os.environ, origin=origin)
         try:

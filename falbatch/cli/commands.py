@@ -42,6 +42,7 @@ def _perform(options: argparse.Namespace, selection: planning.Selection, retry: 
         output=options.output,
         key_file=options.key_file,
         sandbox=options.sandbox,
+        validate=not options.no_validate,
         retry=retry,
         resubmit_unknown=options.resubmit_unknown,
         max_cost=options.max_cost,
@@ -97,6 +98,8 @@ class _Display:
             print_json(plan.as_json())
         doing = ", ".join(f"{action.value} {count:,}" for action, count in plan.actions.items() if count)
         print(f"{plan.name}: {plan.total:,} jobs: {doing}", file=sys.stderr)
+        for line in render.warning_lines(plan):
+            print(line, file=sys.stderr)
         if plan.resubmitted:
             print(render.resubmit_warning(plan), file=sys.stderr)
         self._show = self._stack.enter_context(ProgressDisplay(counter))

@@ -37,14 +37,20 @@ def do_status(options: argparse.Namespace) -> int:
 
 def do_plan(options: argparse.Namespace) -> int:
     """`falbatch plan`."""
-    from falbatch.api.offline import check_endpoint
-    from falbatch.api.planning import Selection, make_plan
-    from falbatch.api.workspace import open_manifest
+    from falbatch.api import library
+    from falbatch.api.planning import Selection
 
-    workspace = open_manifest(options.manifest, output=options.output)
     each: Callable[[PlannedJob], None] | None = (lambda job: print_json(job.as_json())) if options.json else None
     selection = Selection(where=options.where, limit=options.limit, sample=options.sample)
-    plan = make_plan(workspace, selection, check_endpoint, each=each)
+    plan = library.plan(
+        options.manifest,
+        selection=selection,
+        output=options.output,
+        each=each,
+        sandbox=options.sandbox,
+        offline=options.offline,
+        validate=not options.no_validate,
+    )
     if options.json:
         print_json(plan.as_json())
     else:

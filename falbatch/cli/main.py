@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from falbatch.cli.options import parse
@@ -176,20 +177,20 @@ def _lasting(stream: TextIO | None, standard: int) -> _LastingStream | None:
 def tell(error: FalbatchError, *, is_json: bool) -> None:
     """Write `error` and its advice to stderr."""
     if is_json:
-        problems = getattr(error, "problems", ())
         record = {
             "event": "error",
             "error": type(error).__name__,
             "exit_code": int(error.exit_code),
             "message": str(error),
             "advice": error.advice,
-            "problems": [
-                {"file": p.file, "line": p.line, "column": p.column, "what": p.what, "hint": p.hint} for p in problems
-            ],
+            "problems": [asdict(problem) for problem in getattr(error, "problems", ())],
+            "warnings": [asdict(warning) for warning in getattr(error, "warnings", ())],
         }
         print(json.dumps(record, ensure_ascii=False), file=sys.stderr)
         return
     if isinstance(error, ManifestError):
+        for warning in error.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         count = len(error.problems)

@@ -118,6 +118,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     _key(parser)
     parser.add_argument("--sandbox", action="store_true", help="against a local emulator of fal: no key, no cost")
     parser.add_argument("--yes", action="store_true", help="do not ask before submitting what costs money")
+    _validation(parser)
     parser.add_argument(
         "--resubmit-unknown",
         action="store_true",
@@ -134,6 +135,12 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
         "--webhook-url", metavar="URL", help="what fal calls to get there: the https URL of a tunnel or proxy"
     )
     parser.add_argument("--profile", action="store_true", help="show where the time went, stage by stage, at the end")
+
+
+def _validation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-validate", action="store_true", help="do not check inputs against the endpoints' own schemas"
+    )
 
 
 def _wait(parser: argparse.ArgumentParser, flag: str) -> None:
@@ -192,9 +199,9 @@ def _plan(commands: Any) -> None:
     )
     _common(parser)
     _part(parser)
-    parser.add_argument(
-        "--sandbox", action="store_true", help="as for `run`; a plan asks nobody, so it changes nothing"
-    )
+    parser.add_argument("--sandbox", action="store_true", help="ask a local emulator of fal instead of fal")
+    parser.add_argument("--offline", action="store_true", help="ask nobody: go by what was heard before")
+    _validation(parser)
 
 
 def _status(commands: Any) -> None:

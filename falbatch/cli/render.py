@@ -51,6 +51,13 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield f"first {len(plan.first)} of {plan.total:,}:"
     for job in plan.first:
         yield from _job_lines(job)
+    yield from warning_lines(plan)
+
+
+def warning_lines(plan: Plan) -> Iterator[str]:
+    """What is worth knowing before anything is submitted, and stops nothing."""
+    for warning in plan.warnings:
+        yield f"warning: {warning}"
 
 
 def _job_lines(job: PlannedJob) -> Iterator[str]:

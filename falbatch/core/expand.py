@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 EXPANSION: Final = 1
 """Raised whenever a manifest may make other jobs, names or origins than the falbatch before made of it."""
 
-_BESIDE: Final = frozenset({"source", "name", "output", "limits", "retry", "budget", "request", "uploads", "marks"})
+_BESIDE: Final = frozenset(
+    {"source", "name", "output", "limits", "retry", "budget", "request", "uploads", "validation", "marks"}
+)
 """What a manifest says that decides nothing about which jobs there are."""
 
 _KEPT_VARIANTS: Final = 10_000

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 MAX_DEPTH: Final = 8
 """References followed one into another."""
@@ -63,6 +63,30 @@ def endpoint_fields(document: Mapping[str, Any]) -> EndpointFields:
     return EndpointFields(
         _fields(document, input_schema(document) or {}), _fields(document, output_schema(document) or {})
     )
+
+
+def property_names(document: Mapping[str, Any], path: Sequence[str | int]) -> list[str]:
+    """The names that the input schema has for the object at `path` of an input, in all the forms that it may have."""
+    schemas = [input_schema(document) or {}]
+    for step in path:
+        inner = [part for schema in schemas for part in _forms(document, schema, 0)]
+        if isinstance(step, int):
+            schemas = [_mapping(part.get("items")) for part in inner]
+        else:
+            schemas = [_mapping(_mapping(part.get("properties")).get(step)) for part in inner]
+    forms = [part for schema in schemas for part in _forms(document, schema, 0)]
+    return list(dict.fromkeys(name for part in forms for name in _mapping(part.get("properties"))))
+
+
+def _forms(document: Mapping[str, Any], given: Mapping[str, Any], depth: int) -> Iterator[dict[str, Any]]:
+    """A schema and the parts of its unions, one by one."""
+    schema = _resolved(document, given)
+    yield schema
+    for key in ("anyOf", "oneOf", "allOf"):
+        parts = schema.get(key)
+        if isinstance(parts, list) and depth < MAX_DEPTH:
+            for part in parts:
+                yield from _forms(document, _mapping(part), depth + 1)
 
 
 def _content_schema(document: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from falbatch.core.problems import shown
 from falbatch.core.request import RequestSpec
 from falbatch.core.rows import RowsSpec, holds_template, parse_rows
 from falbatch.core.schema import Checker, dotted
+from falbatch.core.validation import Validation, parse_validation
 from falbatch.core.yamltext import Marks, Path, load
 from falbatch.errors import Problem
 
@@ -39,7 +40,7 @@ RESERVED: Final = frozenset({"row", "vars", "index", "replica", "omit", "range",
 
 _KEYS: Final = frozenset(
     {"version", "name", "endpoint", "mode", "vars", "rows", "matrix", "zip", "repeat", "input", "output"}
-    | {"limits", "retry", "budget", "request", "uploads"}
+    | {"limits", "retry", "budget", "request", "uploads", "validate"}
 )
 _LATER: Final = {"steps": "use one manifest for each endpoint"}
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -77,6 +78,8 @@ class Manifest:
     budget: BudgetSpec
     request: RequestSpec
     uploads: UploadsSpec
+    validation: Validation
+    """Which inputs are checked against the endpoint's schema."""
     marks: Marks = field(repr=False, compare=False)
     """Where everything stands."""
 
@@ -126,6 +129,7 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
         budget=check.section("budget", BudgetSpec),
         request=check.section("request", RequestSpec),
         uploads=check.section("uploads", UploadsSpec),
+        validation=parse_validation(check),
         marks=marks,
     )
     _check_names(check, manifest)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from falbatch.core.model import JobKey
+    from falbatch.errors import Problem
 
 
 class Action(StrEnum):
@@ -98,6 +99,16 @@ class PlannedJob:
 
 
 @dataclass(frozen=True, slots=True)
+class ToSubmit:
+    """A job that a run would submit."""
+
+    seq: int
+    endpoint: str
+    input_json: bytes
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class Orphan:
     """A job on record that the manifest no longer makes."""
 
@@ -142,6 +153,8 @@ class Plan:
     """What those second charges may come to, in nano-dollars; 0 where no price is known."""
     files: PlannedFiles | None = None
     """None when the submits need none."""
+    warnings: tuple[Problem, ...] = ()
+    """What is worth knowing about the jobs that would be submitted, and stops nothing."""
 
     def as_json(self) -> dict[str, Any]:
         """The plan's summary as one JSON object with stable field names."""
@@ -155,6 +168,7 @@ class Plan:
             "orphaned": self.orphans,
             "resubmitted_unknown": self.resubmitted,
             "files": None if self.files is None else asdict(self.files),
+            "warnings": [asdict(warning) for warning in self.warnings],
         }
 
 

@@ -111,7 +111,7 @@ def test_what_ran_uncounted_is_counted_once_the_price_is_known(shell: Shell) -> 
 def test_the_users_own_price_needs_no_word_from_fal(shell: Shell, price: str) -> None:
     write(shell, 4, f"budget: {{max_cost: 0.009, unit_price: {price}}}\n")
     shell.sandbox.add_faults([{"on": "platform", "do": "status:500"}])
-    ran = shell.falbatch("run", "small.yaml")
+    ran = shell.falbatch("run", "small.yaml", "--no-validate")
     shell.sandbox.clear_faults()
     assert ran.code == 7
     assert states(shell) == {"done": 3, "planned": 1}
@@ -121,7 +121,7 @@ def test_the_users_own_price_needs_no_word_from_fal(shell: Shell, price: str) ->
 def test_a_price_is_asked_for_once_a_day(shell: Shell) -> None:
     write(shell, 4)
     for limit in ("1", "2", "3"):
-        shell.falbatch("run", "small.yaml", "--limit", limit, "--max-cost", "1")
+        shell.falbatch("run", "small.yaml", "--limit", limit, "--max-cost", "1", "--no-validate")
     assert sum(shell.sandbox.stats()["requests"]["platform"].values()) == 1
 
 

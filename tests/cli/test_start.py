@@ -62,9 +62,11 @@ def test_who_only_looks_loads_neither_the_network_nor_what_checks_manifests(shel
     assert loaded(shell, "status", "small.yaml", names=heavy) == []
 
 
-def test_a_plan_loads_no_network(shell: Shell) -> None:
+def test_a_plan_loads_no_network_where_nobody_need_be_asked(shell: Shell) -> None:
     shell.write("small.yaml", MANIFEST)
-    assert loaded(shell, "plan", "small.yaml", names=(*HTTP, *OTHERS)) == []
+    assert loaded(shell, "plan", "small.yaml", "--offline", names=(*HTTP, *OTHERS)) == []
+    assert "aiohttp" in loaded(shell, "plan", "small.yaml", names=(*HTTP, *OTHERS))
+    assert loaded(shell, "plan", "small.yaml", names=(*HTTP, *OTHERS)) == []  # what fal said is in the cache
 
 
 def test_a_run_loads_what_it_uses(shell: Shell) -> None:

@@ -8,6 +8,7 @@ from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Mode
 from falbatch.core.plan import Action, Change, Decision, Plan, PlannedJob, Record, decide
 from falbatch.core.state import State
+from falbatch.errors import Problem
 
 UNKNOWN = "unknown: its submit got no answer, so it may have run and been charged"
 
@@ -100,6 +101,7 @@ def test_a_plan_as_json_counts_every_action_and_change() -> None:
         orphaned=(),
         resubmitted=4,
         at_risk=10**9,
+        warnings=(Problem("m.yaml", 3, 1, "odd", "do this"),),
     )
     assert plan.as_json() == {
         "event": "plan",
@@ -111,4 +113,5 @@ def test_a_plan_as_json_counts_every_action_and_change() -> None:
         "orphaned": 2,
         "resubmitted_unknown": 4,
         "files": None,
+        "warnings": [{"file": "m.yaml", "line": 3, "column": 1, "what": "odd", "hint": "do this"}],
     }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from falbatch.adapters.store.basis import Basis
-    from falbatch.core.plan import Orphan, PlannedJob
+    from falbatch.core.plan import Orphan, PlannedJob, ToSubmit
     from falbatch.core.state import State
 
 
@@ -57,7 +57,7 @@ class ManifestJobs(Protocol):
 
     def changed_jobs(self, connection: sqlite3.Connection, count: int) -> list[PlannedJob]: ...
 
-    def inputs_to_submit(self, connection: sqlite3.Connection, again: Again) -> Iterator[bytes]: ...
+    def to_submit(self, connection: sqlite3.Connection, again: Again) -> Iterator[ToSubmit]: ...
 
     def in_states(self, connection: sqlite3.Connection, states: tuple[State, ...]) -> list[EndedJob]: ...
 

@@ -14,7 +14,7 @@ from falbatch.adapters.store import uploads
 from falbatch.adapters.store.basis import basis_of, keep_basis
 from falbatch.adapters.store.jobs import EndedJob, Group, note_again
 from falbatch.core.model import JobKey
-from falbatch.core.plan import Again, Change, Orphan, PlannedJob, Record, decide
+from falbatch.core.plan import Again, Change, Orphan, PlannedJob, Record, ToSubmit, decide
 from falbatch.core.state import State
 
 if TYPE_CHECKING:
@@ -144,15 +144,15 @@ def changed_jobs(_connection: sqlite3.Connection, _count: int) -> list[PlannedJo
     return []
 
 
-def inputs_to_submit(connection: sqlite3.Connection, again: Again) -> Iterator[bytes]:
-    """The inputs of the manifest's jobs that are to be submitted; each at least once."""
+def to_submit(connection: sqlite3.Connection, again: Again) -> Iterator[ToSubmit]:
+    """The manifest's jobs that are to be submitted, each once."""
     note_again(connection, again)
-    for (input_json,) in connection.execute(
-        "SELECT input FROM jobs WHERE state = 'planned' AND seq IS NOT NULL UNION ALL"
-        " SELECT j.input FROM temp.again a CROSS JOIN jobs j ON j.id = a.job_id"
-        " WHERE NOT a.is_files AND j.seq IS NOT NULL"
+    for row in connection.execute(
+        "SELECT seq, endpoint, input, origin FROM jobs WHERE state = 'planned' AND seq IS NOT NULL UNION ALL"
+        " SELECT j.seq, j.endpoint, j.input, j.origin FROM temp.again a CROSS JOIN jobs j ON j.id = a.job_id"
+        " WHERE NOT a.is_files AND j.seq IS NOT NULL AND j.state <> 'planned'"
     ):
-        yield input_json
+        yield ToSubmit(*row)
 
 
 def in_states(connection: sqlite3.Connection, states: tuple[State, ...]) -> list[EndedJob]:

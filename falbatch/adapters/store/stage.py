@@ -16,7 +16,7 @@ from falbatch.adapters.store.jobs import EndedJob, Group, note_again
 from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Item, JobKey, Mode
 from falbatch.core.naming import fold
-from falbatch.core.plan import Again, Change, Orphan, PlannedJob, Record, decide
+from falbatch.core.plan import Again, Change, Orphan, PlannedJob, Record, ToSubmit, decide
 from falbatch.core.state import State
 from falbatch.errors import Problem
 
@@ -262,14 +262,15 @@ def _planned_job(row: tuple[Any, ...], again: Again) -> PlannedJob:
     return PlannedJob(seq, JobKey(key), name, endpoint, input_json, replica, origin, decide(record), change)
 
 
-def inputs_to_submit(connection: sqlite3.Connection, again: Again) -> Iterator[bytes]:
-    """The inputs of the staged jobs that are to be submitted."""
+def to_submit(connection: sqlite3.Connection, again: Again) -> Iterator[ToSubmit]:
+    """The staged jobs that are to be submitted, in the manifest's order."""
     note_again(connection, again)
-    for (input_json,) in connection.execute(
-        "SELECT s.input FROM stage s LEFT JOIN jobs j ON j.key = s.key WHERE j.id IS NULL OR j.state = 'planned'"
-        " OR j.id IN (SELECT job_id FROM temp.again WHERE NOT is_files)"
+    for row in connection.execute(
+        "SELECT s.seq, s.endpoint, s.input, s.origin FROM stage s LEFT JOIN jobs j ON j.key = s.key"
+        " WHERE j.id IS NULL OR j.state = 'planned' OR j.id IN (SELECT job_id FROM temp.again WHERE NOT is_files)"
+        " ORDER BY s.seq"
     ):
-        yield input_json
+        yield ToSubmit(*row)
 
 
 def orphan_count(connection: sqlite3.Connection) -> int:
