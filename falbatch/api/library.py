@@ -45,7 +45,7 @@ def plan(
     from falbatch.api.preflight import ask_for_plan
     from falbatch.api.workspace import open_manifest
 
-    workspace = open_manifest(Path(manifest), output=output)
+    workspace = open_manifest(Path(manifest), output=output, tells_later=True)
     return make_plan(
         workspace,
         selection or Selection(),

@@ -92,14 +92,17 @@ def fill_stage(
     with translated(workspace.state):
         whole = with_contents(connection, items, base=str(workspace.base), wrong=wrong)
         count = stage.fill(connection, whole)
-        log.raise_if_any()
         line, column = manifest.line_of(("output", "name"))
         clashes = stage.clashes(connection, file=manifest.source, line=line, column=column)
-    if clashes:
-        raise ManifestError(clashes)
+    if log or clashes:
+        raise _SomeWrongError([*(log.problems() if log else ()), *clashes])
     if count == 0:
         raise UsageError(f"{manifest.source}: no jobs are left", advice="Check `where`, --where, --limit and --sample.")
     return count
+
+
+class _SomeWrongError(ManifestError):
+    """Raised when the stage holds those items alone that are right so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,12 @@ def make_plan(
     `ManifestError` with everything that is wrong.
     """
     with _state_or_empty(workspace) as connection:
-        planned = settle_jobs(connection, workspace, selection, check_endpoint, keeps=False)
+        problems = workspace.problems
+        try:
+            planned = settle_jobs(connection, workspace, selection, check_endpoint, keeps=False)
+        except _SomeWrongError as error:
+            problems += error.problems
+            planned = Planned(stage, None)
         terms = planned_terms(os.environ, _manifest_of(workspace).uploads.expires_in)
         facts = learn(planned.jobs.endpoints(connection)) if learn is not None else {}
         connection.execute("BEGIN")  # a run may go on: all that is read now is of one moment
@@ -168,7 +176,7 @@ def make_plan(
             facts,
             validates=validates and manifest.validation.is_on,
         )
-        verdict.raise_if_wrong()
+        verdict.raise_if_wrong(problems)
         plan = summarize(connection, workspace, selection, planned, terms=terms, each=each)
         return replace(plan, warnings=verdict.warnings)
 

@@ -17,6 +17,7 @@ from falbatch.adapters.cache import Cache, open_cache
 from falbatch.core.checking import InputCheck
 from falbatch.core.fileinputs import FILE_KEY, with_files
 from falbatch.core.findings import Findings
+from falbatch.core.problems import place_of
 from falbatch.errors import FalbatchError, HttpError, ManifestError, Problem, WireError
 from falbatch.exactjson import parse_json
 from falbatch.fal.hosts import Hosts
@@ -57,6 +58,10 @@ class Facts:
     """`active` or `deprecated`; "" where it is not known."""
 
 
+class WrongInputs(ManifestError):
+    """Raised with all that is wrong with a manifest, its items, and what they would send."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the jobs that would be submitted come to."""
@@ -66,14 +71,16 @@ class Verdict:
     warnings: tuple[Problem, ...] = ()
     """What is worth knowing and stops nothing."""
 
-    def raise_if_wrong(self) -> None:
-        """Raise `ManifestError` when something will be refused."""
-        if self.errors:
-            raise ManifestError(
-                self.errors,
+    def raise_if_wrong(self, others: Sequence[Problem] = ()) -> None:
+        """Raise `WrongInputs` when something will be refused, or when there are `others`."""
+        if self.errors or others:
+            raise WrongInputs(
+                sorted((*others, *self.errors), key=place_of),
                 warnings=self.warnings,
                 advice="Where the schema is behind its model: --no-validate, or `validate: {except: [field]}` in the"
-                " manifest.",
+                " manifest."
+                if self.errors
+                else "",
             )
 
 

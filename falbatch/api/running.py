@@ -25,9 +25,10 @@ from falbatch.adapters.store.store import Store
 from falbatch.api import connect
 from falbatch.api.again import RetryChoice, choose
 from falbatch.api.executing import execute, execute_settings, make_report
+from falbatch.api.library import plan as plan_of
 from falbatch.api.offline import check_endpoint, planned_terms
 from falbatch.api.planning import Planned, Selection, settle_jobs, summarize
-from falbatch.api.preflight import ask, look_over
+from falbatch.api.preflight import WrongInputs, ask, look_over
 from falbatch.api.pricing import find_prices, known_prices
 from falbatch.api.profiling import Profiler
 from falbatch.api.webhooks import check_place, open_door, place_of
@@ -36,7 +37,7 @@ from falbatch.core.events import Counter, Listener, Notice, RunEvent
 from falbatch.core.money import to_nano
 from falbatch.core.plan import Action, Again, Plan
 from falbatch.engine.settings import ExecuteSettings, Scope
-from falbatch.errors import FalbatchError
+from falbatch.errors import FalbatchError, ManifestError
 from falbatch.fal.hosts import Hosts
 
 if TYPE_CHECKING:
@@ -104,6 +105,31 @@ async def arun(
     no key, a state file that is in use or not ours.
     """
     options = options or RunOptions()
+    try:
+        return await _run(manifest, options, listen, confirm, on_plan)
+    except WrongInputs:
+        raise
+    except ManifestError:
+        # Each check ends at its own mistakes; a plan looks on, writes nothing, and says all of them together.
+        await anyio.to_thread.run_sync(
+            lambda: plan_of(
+                manifest,
+                selection=options.selection,
+                output=options.output,
+                sandbox=options.sandbox,
+                validate=options.validate,
+            )
+        )
+        raise
+
+
+async def _run(
+    manifest: str | Path,
+    options: RunOptions,
+    listen: Listener | None,
+    confirm: Confirm | None,
+    on_plan: OnPlan | None,
+) -> Report:
     workspace = await anyio.to_thread.run_sync(lambda: open_manifest(Path(manifest), output=options.output))
     run = _Run(workspace, options, listen or _nobody, confirm, on_plan)
     if not options.sandbox:

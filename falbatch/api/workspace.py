@@ -33,11 +33,15 @@ class Workspace:
     base: Path = Path()
     """The manifest's folder: paths in it are relative to it."""
     manifest_path: Path | None = None
+    problems: tuple[Problem, ...] = ()
+    """Mistakes in the manifest that decide nothing about its jobs, for who says them together with others."""
 
 
-def open_manifest(argument: Path, *, output: Path | None = None) -> Workspace:
+def open_manifest(argument: Path, *, output: Path | None = None, tells_later: bool = False) -> Workspace:
     """The workspace of a manifest, read and checked; an output folder or a state file stands for the manifest that
-    it was last run with. Raises `ManifestError` with everything that is wrong, `UsageError`, `StateError`.
+    it was last run with. With `tells_later` mistakes that decide nothing about its jobs are in `problems`.
+
+    Raises `ManifestError` with everything that is wrong, `UsageError`, `StateError`.
     """
     if argument.is_dir() or argument.suffix == ".db":
         place = open_state(argument)
@@ -49,13 +53,15 @@ def open_manifest(argument: Path, *, output: Path | None = None) -> Workspace:
                 f"{argument}: its manifest ({path or 'none'}) is not there",
                 advice="Give the manifest itself, with --output for this folder.",
             )
-        return open_manifest(path, output=output or place.output)
-    from falbatch.core.manifest import parse_manifest
+        return open_manifest(path, output=output or place.output, tells_later=tells_later)
+    from falbatch.core.manifest import read_manifest
 
-    manifest = parse_manifest(_read(argument), source=str(argument))
+    manifest, problems = read_manifest(_read(argument), source=str(argument))
+    if problems and not tells_later:
+        raise ManifestError(problems)
     base = argument.parent
     folder = output if output is not None else base / manifest.output.dir
-    return Workspace(folder, folder / STATE_NAME, manifest, base, argument.resolve())
+    return Workspace(folder, folder / STATE_NAME, manifest, base, argument.resolve(), problems)
 
 
 def open_state(argument: Path, *, output: Path | None = None) -> Workspace:

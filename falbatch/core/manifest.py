@@ -17,13 +17,13 @@ from falbatch.core.limits import BudgetSpec, LimitsSpec, OutputSpec, RetrySpec, 
 from falbatch.core.matrix import Matrix, parse_matrix, parse_zip
 from falbatch.core.modes import parse_mode
 from falbatch.core.naming import safe_name
-from falbatch.core.problems import shown
+from falbatch.core.problems import nearest, shown
 from falbatch.core.request import RequestSpec
 from falbatch.core.rows import RowsSpec, holds_template, parse_rows
 from falbatch.core.schema import Checker, dotted
 from falbatch.core.validation import Validation, parse_validation
 from falbatch.core.yamltext import Marks, Path, load
-from falbatch.errors import Problem
+from falbatch.errors import ManifestError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +42,8 @@ _KEYS: Final = frozenset(
     {"version", "name", "endpoint", "mode", "vars", "rows", "matrix", "zip", "repeat", "input", "output"}
     | {"limits", "retry", "budget", "request", "uploads", "validate"}
 )
+_JOBS: Final = frozenset({"endpoint", "mode", "vars", "rows", "matrix", "zip", "repeat", "input", "steps", ""})
+"""Keys that decide which jobs there are; "" is the document itself."""
 _LATER: Final = {"steps": "use one manifest for each endpoint"}
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _JINJA_WORDS: Final = frozenset(
@@ -102,6 +104,15 @@ class Manifest:
 
 def parse_manifest(text: bytes, *, source: str) -> Manifest:
     """The manifest that the bytes of a YAML file hold. Raises ManifestError with every mistake found."""
+    manifest, problems = read_manifest(text, source=source)
+    if problems:
+        raise ManifestError(problems)
+    return manifest
+
+
+def read_manifest(text: bytes, *, source: str) -> tuple[Manifest, tuple[Problem, ...]]:
+    """The manifest, and the mistakes in what it says beside its jobs; those settings have their defaults. The jobs can
+    be looked at all the same. Raises ManifestError with every mistake where one may change which jobs there are."""
     data, marks = load(text, source=source)
     check = Checker(source, data, marks)
     for key in data:
@@ -134,8 +145,9 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
     )
     _check_names(check, manifest)
     _check_templates(check, manifest)
-    check.log.raise_if_any()
-    return manifest
+    if any(top in _JOBS or nearest(top, _JOBS) for top in check.wrong_in):
+        check.log.raise_if_any()
+    return manifest, check.log.problems()
 
 
 def _version(check: Checker) -> int:
@@ -264,7 +276,7 @@ def _check_templates(check: Checker, manifest: Manifest) -> None:
     for path, text in texts:
         if isinstance(text, str) and template.is_template(text):
             for fault in template.check(text, known):
-                check.log.add(manifest.problem(path, fault))
+                check.add(path, manifest.problem(path, fault))
     if manifest.rows and manifest.rows.where:
         for fault in template.check_condition(manifest.rows.where, frozenset(manifest.vars) | {"row"}):
-            check.log.add(manifest.problem(("rows", "where"), fault))
+            check.add(("rows", "where"), manifest.problem(("rows", "where"), fault))

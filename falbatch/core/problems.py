@@ -49,7 +49,7 @@ class ProblemLog:
     def problems(self) -> tuple[Problem, ...]:
         """What to show: sorted by place, repeats said in words, and a last line for what was only counted."""
         shown = [_with_count(problem, self._counts[key]) for key, problem in self._first.items()]
-        shown.sort(key=lambda problem: (problem.file, problem.line, problem.column))
+        shown.sort(key=place_of)
         if self._more:
             shown.append(Problem(shown[0].file, 0, 0, f"and {self._more:,} more problems"))
         return tuple(shown)
@@ -58,6 +58,11 @@ class ProblemLog:
         """Raise ManifestError with everything found, if anything was."""
         if self._first or self._more:
             raise ManifestError(self.problems(), advice=advice)
+
+
+def place_of(problem: Problem) -> tuple[str, int, int]:
+    """What problems are sorted by."""
+    return problem.file, problem.line, problem.column
 
 
 def _with_count(problem: Problem, count: int) -> Problem:

@@ -49,14 +49,21 @@ class Checker:
         self.data = data
         self.marks = marks
         self.log = ProblemLog()
+        self.wrong_in: set[str] = set()
+        """The top-level keys with problems; "" for the document."""
+
+    def add(self, path: Path, problem: Problem, *, cause: Hashable = None) -> None:
+        """Note `problem` with what is at `path`."""
+        self.wrong_in.add(str(path[0]) if path else "")
+        self.log.add(problem, cause=cause)
 
     def wrong(self, path: Path, what: str, hint: str = "", *, cause: Hashable = None) -> None:
         """Note a problem with the value at `path`."""
-        self.log.add(Problem(self.source, *self.marks.value(path), what, hint), cause=cause)
+        self.add(path, Problem(self.source, *self.marks.value(path), what, hint), cause=cause)
 
     def wrong_key(self, path: Path, what: str, hint: str = "") -> None:
         """Note a problem with the key (or list entry) at `path`."""
-        self.log.add(Problem(self.source, *self.marks.key(path), what, hint))
+        self.add(path, Problem(self.source, *self.marks.key(path), what, hint))
 
     def unknown_key(self, path: Path, known: Mapping[str, Any] | frozenset[str]) -> None:
         """Note that the key at `path` means nothing here."""
