@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import re
@@ -15,8 +16,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import orjson
 
 from falbatch.exactjson import parse_json
 
@@ -76,7 +75,7 @@ class Cache:
             return
         with contextlib.suppress(OSError, TypeError):
             path = self._path(self._folder, kind, name)
-            body = orjson.dumps({"name": name, "at": at, "value": value})
+            body = json.dumps({"name": name, "at": at, "value": value}).encode()
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
             try:

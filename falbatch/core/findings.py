@@ -19,7 +19,7 @@ ALIKE: Final = 5
 """Causes at one place, by one rule, that are told apart by their values; the others are counted together."""
 
 CAUSES: Final = 200
-"""Causes that are kept; more are counted."""
+"""Errors, and as many warnings, that are kept; more are counted."""
 
 FIRST: Final = 3
 """Jobs of a cause that are named."""
@@ -45,7 +45,7 @@ class _Cause:
 
 
 class Findings:
-    """Looks at inputs one after the other, and remembers what is wrong with them. Memory: `CAUSES` causes."""
+    """Looks at inputs one after the other, and remembers what is wrong with them; a bounded number of causes."""
 
     def __init__(self, manifest: Manifest, checks: Mapping[str, InputCheck]) -> None:
         """`checks` by endpoint; inputs of other endpoints are not checked."""
@@ -54,7 +54,8 @@ class Findings:
         self._skipped = manifest.validation.exceptions
         self._causes: dict[Hashable, _Cause] = {}
         self._alike: dict[Hashable, int] = {}
-        self._more = 0
+        self._kept = {True: 0, False: 0}
+        self._more = {True: 0, False: 0}
 
     def look(self, endpoint: str, given: Any, seq: int, origin: str) -> None:
         """Check the input of job `seq` (0-based place in the manifest)."""
@@ -77,9 +78,10 @@ class Findings:
             key = (rule, "others")
             cause = self._causes.get(key)
         if cause is None:
-            if len(self._causes) >= CAUSES:
-                self._more += 1
+            if self._kept[fault.is_error] >= CAUSES:
+                self._more[fault.is_error] += 1
                 return
+            self._kept[fault.is_error] += 1
             self._alike[rule] = self._alike.get(rule, 0) + 1
             cause = self._causes[key] = _Cause(fault, set())
         cause.endpoints.add(endpoint)
@@ -98,8 +100,8 @@ class Findings:
     def _problems(self, *, is_error: bool) -> tuple[Problem, ...]:
         found = [self._problem(cause) for cause in self._causes.values() if cause.fault.is_error is is_error]
         found.sort(key=lambda problem: (problem.line, problem.column))
-        if found and self._more and is_error:
-            found.append(Problem(self._manifest.source, 0, 0, f"and {self._more:,} more mistakes of other kinds"))
+        if more := self._more[is_error]:
+            found.append(Problem(self._manifest.source, 0, 0, f"and {more:,} more of other kinds"))
         return tuple(found)
 
     def _problem(self, cause: _Cause) -> Problem:

@@ -29,20 +29,21 @@ def plain_input_schema(document: Mapping[str, Any], *, closed: bool = False, pat
     schema = input_schema(document)
     if schema is None:
         return None
-    reader = _Reader(closed=closed, patterns=patterns)
-    root = reader.read(schema, 0)
     components = document.get("components")
     schemas = components.get("schemas") if isinstance(components, dict) else None
     named = schemas if isinstance(schemas, dict) else {}
-    made = {name: reader.read(one, 0) for name, one in named.items() if isinstance(one, dict)}
-    made |= {name: reader.read(named[name], 0, closed=False) for name in reader.parts if name in named}
+    reader = _Reader(frozenset(named), closed=closed, patterns=patterns)
+    root = reader.read(schema, 0)
+    made = {name: reader.read(one, 0) for name, one in named.items()}
+    made |= {name: reader.read(named[name], 0, closed=False) for name in reader.parts}
     return {**root, "components": {"schemas": made}} if made else root
 
 
 class _Reader:
     """Reads schemas one into another."""
 
-    def __init__(self, *, closed: bool, patterns: bool) -> None:
+    def __init__(self, named: frozenset[str], *, closed: bool, patterns: bool) -> None:
+        self._named = named
         self._closed = closed
         self._patterns = patterns
         self.parts: set[str] = set()
@@ -54,7 +55,7 @@ class _Reader:
             return {}
         if isinstance(target := schema.get("$ref"), str):
             name = target.removeprefix(_REF)
-            if name == target or "/" in name:
+            if name == target or name not in self._named:
                 return {}
             if not closed:
                 self.parts.add(name)
