@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from falbatch.core.faults import OMIT, Fault, TemplateError
 from falbatch.core.fileinputs import is_file_input, rendered
+from falbatch.core.seeds import MARK, is_derived
 from falbatch.core.template import Template, is_template
 from falbatch.core.yamltext import Path
 
@@ -84,6 +85,13 @@ class _File:
         return None
 
 
+class _Derived:
+    """`{derive: true}`: settled with the job's key."""
+
+    def render(self, _context: dict[str, Any], _faults: Faults) -> Any:
+        return dict(MARK)
+
+
 class InputTemplate:
     """Renders inputs. Parts without templates are shared between them: treat inputs as unchangeable."""
 
@@ -120,6 +128,8 @@ def _compile(value: Any, path: Path) -> _Node | None:
         case dict() if is_file_input(value):
             written = value["file"]
             return _File(path, value, Template(written) if is_template(written) else None)
+        case dict() if is_derived(value):
+            return _Derived()
         case dict():
             found = tuple((key, node) for key, entry in value.items() if (node := _compile(entry, (*path, key))))
             constants = {**value, **dict.fromkeys(key for key, _ in found)}

@@ -21,6 +21,7 @@ from falbatch.core.problems import nearest, shown
 from falbatch.core.request import RequestSpec
 from falbatch.core.rows import RowsSpec, holds_template, parse_rows
 from falbatch.core.schema import Checker, dotted
+from falbatch.core.seeds import is_derived
 from falbatch.core.validation import Validation, parse_validation
 from falbatch.core.yamltext import Marks, Path, load
 from falbatch.errors import ManifestError, Problem
@@ -217,9 +218,11 @@ def _input(check: Checker) -> dict[str, Any]:
                     check.wrong((*inner, key), f"{dotted(inner)}: {fault.what}", fault.hint)
             elif FILE_KEY in value:
                 check.wrong_key((*inner, FILE_KEY), f'"{FILE_KEY}" is falbatch\'s own mark', "write {file: path}")
-            elif value == {"derive": True}:
-                hint = 'give a number, or "{{ seed }}" with a matrix'
-                check.wrong(inner, f"{dotted(inner)}: {{derive: true}} is not supported by this version yet", hint)
+            elif is_derived(value) and value["derive"] is not True:
+                what = f"{dotted(inner)}.derive must be true, not {shown(value['derive'])}"
+                check.wrong(
+                    (*inner, "derive"), what, "true gives every job a seed of its own; a number gives all the same"
+                )
     return data or {}
 
 

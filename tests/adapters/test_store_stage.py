@@ -13,6 +13,7 @@ import pytest
 
 from falbatch.adapters.store import reader, stage
 from falbatch.adapters.store.database import open_empty
+from falbatch.adapters.store.keys import CHUNK
 from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Mode
 from falbatch.core.plan import Action, Again, Change
@@ -76,8 +77,8 @@ def test_items_that_are_alike_are_replicas_in_the_manifests_order(connection: sq
 
 
 def test_many_replicas_are_numbered_without_a_gap(connection: sqlite3.Connection) -> None:
-    jobs = _staged(connection, (item(seq, "a", name="n" if seq == 7 else None) for seq in range(2 * stage.CHUNK + 3)))
-    assert [job.replica for job in jobs] == list(range(2 * stage.CHUNK + 3))
+    jobs = _staged(connection, (item(seq, "a", name="n" if seq == 7 else None) for seq in range(2 * CHUNK + 3)))
+    assert [job.replica for job in jobs] == list(range(2 * CHUNK + 3))
     assert len({job.key for job in jobs}) == len({job.name for job in jobs}) == len(jobs)
     assert jobs[7].name == "n"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields
 
-from falbatch.adapters.store.stage import default_name
+from falbatch.adapters.store.keys import default_name
 from falbatch.core.expand import EXPANSION, expand, facts_of
 from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.manifest import Manifest, parse_manifest

@@ -282,7 +282,7 @@ def test_endpoint_and_input_are_needed() -> None:
         ("{a: {file: x, as: date}}", 'input.a: as must be url or data, not "date" (did you mean "data"?)'),
         ("{a: {file: x, content_type: png}}", 'input.a: content_type must be like image/png, not "png"'),
         ('{a: {"falbatch:file": x}}', "falbatch's own mark"),
-        ("{seed: {derive: true}}", "input.seed: {derive: true} is not supported by this version yet"),
+        ("{seed: {derive: 7}}", "input.seed.derive must be true, not 7"),
         ("[a]", "input must be a mapping"),
         ('{p: "{{ x | slugg }}"}', 'there is no filter "slugg" (did you mean "slug"?)'),
         ('{p: "{{ x | slugg }}"}', "x does not exist"),

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from falbatch.adapters.store import uploads
 from falbatch.adapters.store.basis import ENDPOINTS_MOST, FIRST, keep_basis
 from falbatch.adapters.store.jobs import EndedJob, Group, note_again
+from falbatch.adapters.store.keys import CHUNK, default_name, settle_keys
 from falbatch.core.identity import canonical_json, job_key
-from falbatch.core.model import Item, JobKey, Mode
+from falbatch.core.model import Item, JobKey
 from falbatch.core.naming import fold
 from falbatch.core.plan import Again, Change, Orphan, PlannedJob, Record, ToSubmit, decide
+from falbatch.core.seeds import MARK_JSON
 from falbatch.core.state import State
 from falbatch.errors import Problem
 
@@ -26,14 +28,8 @@ if TYPE_CHECKING:
 
     from falbatch.adapters.store.basis import Basis
 
-CHUNK: Final = 1_000
-"""Items written at a time."""
-
 CACHE_KIB: Final = -32 * 1024
 """Memory for the state file's pages while a plan is held against it, in KiB: SQLite takes those as negative numbers."""
-
-SHORT_KEY: Final = 12
-"""Hex digits of the key in a default name: 48 bits keep a million names apart, and a clash is found anyway."""
 
 MAX_CLASHES: Final = 20
 """Clashing names that are reported one by one."""
@@ -56,13 +52,16 @@ def fill(connection: sqlite3.Connection, items: Iterable[Item]) -> int:
     uploads.begin_stage(connection)
     connection.execute("BEGIN")
     count = 0
+    has_seeds = False
     for chunk in _chunks(items):
-        connection.executemany("INSERT INTO stage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, chunk))
+        rows = [_row(item) for item in chunk]
+        connection.executemany("INSERT INTO stage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        has_seeds = has_seeds or any(MARK_JSON in row[_INPUT] for row in rows)
         named = {(item.endpoint,) for item in chunk}
         connection.executemany("INSERT OR IGNORE INTO stage_endpoints VALUES (?)", named)
         count += len(chunk)
     connection.execute("CREATE INDEX temp.stage_key ON stage (key, seq)")
-    _number_replicas(connection)
+    settle_keys(connection, has_seeds=has_seeds)
     connection.execute("CREATE INDEX temp.stage_fold ON stage (fold)")
     connection.execute("COMMIT")
     return count
@@ -79,7 +78,11 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield chunk
 
 
-def _row(item: Item) -> tuple[object, ...]:
+_INPUT: Final = 8
+"""Place of the input in a row."""
+
+
+def _row(item: Item) -> tuple[Any, ...]:
     input_json = canonical_json(item.input)
     key = job_key(item.endpoint, item.mode, input_json, 0)
     name = item.name or default_name(item.label, key)
@@ -96,41 +99,6 @@ def _row(item: Item) -> tuple[object, ...]:
         0,
         item.origin,
     )
-
-
-def default_name(label: str, key: JobKey) -> str:
-    """The name of a job whose manifest gives none: readable where there is something to read, stable, unique."""
-    return f"{label}-{key.hex()[:SHORT_KEY]}" if label else key.hex()[:SHORT_KEY]
-
-
-def _number_replicas(connection: sqlite3.Connection) -> None:
-    """Rows that render to the same job are its replicas 0, 1, 2 … in the manifest's order (design §5.2)."""
-    connection.execute("DROP TABLE IF EXISTS temp.twins")
-    connection.execute("CREATE TEMP TABLE twins (seq INTEGER PRIMARY KEY, replica INTEGER)")
-    connection.execute(
-        "INSERT INTO twins SELECT seq, n FROM"
-        " (SELECT seq, row_number() OVER (PARTITION BY key ORDER BY seq) - 1 AS n FROM stage) WHERE n > 0"
-    )
-    last = -1
-    while alike := connection.execute(_TWINS, (last, CHUNK)).fetchall():
-        connection.executemany(
-            "UPDATE stage SET key = ?, replica = ?, name = ?, fold = ? WHERE seq = ?", map(_as_replica, alike)
-        )
-        last = alike[-1][0]
-    connection.execute("DROP TABLE temp.twins")
-
-
-_TWINS: Final = (
-    "SELECT t.seq, t.replica, s.label, s.named, s.name, s.endpoint, s.mode, s.input"
-    " FROM twins t JOIN stage s ON s.seq = t.seq WHERE t.seq > ? ORDER BY t.seq LIMIT ?"
-)
-
-
-def _as_replica(row: tuple[Any, ...]) -> tuple[object, ...]:
-    seq, replica, label, named, name, endpoint, mode, input_json = row
-    key = job_key(endpoint, Mode(mode), input_json, replica)
-    settled = name if named else default_name(label, key)
-    return key, replica, settled, fold(settled), seq
 
 
 def in_states(connection: sqlite3.Connection, states: tuple[State, ...]) -> list[EndedJob]:

@@ -1,0 +1,42 @@
+"""Seeds that follow from what a job is. Pure.
+
+    seed of turn n = the first 31 bits of SHA-256(a job key, 32 bytes + n as 4 bytes, the highest first)
+
+`seed: {derive: true}` in a manifest is turn 0:
+
+    {derive: true}  ─render─▶  {"falbatch:derive": true}  ─key and replica are settled─▶  a number, and the job's key
+
+The key of the input with the mark in it decides the number. So a job has the same seed in every run and on every
+machine, and equal jobs (replicas) have different ones: each paid input is its own, and a lost submit is surely found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from falbatch.core.model import JobKey
+
+MARK: Final[Mapping[str, bool]] = {"falbatch:derive": True}
+MARK_JSON: Final = b'{"falbatch:derive":true}'
+"""The mark in canonical JSON. No text holds these bytes: its quotes have a backslash before them."""
+
+_MARKER: Final = re.compile(re.escape(MARK_JSON))
+
+
+def seed_of(key: JobKey, turn: int) -> int:
+    """A seed that follows from `key` and `turn` alone: models take signed 32-bit seeds, and few take larger ones."""
+    return int.from_bytes(hashlib.sha256(key + turn.to_bytes(4)).digest()[:4]) >> 1
+
+
+def is_derived(value: object) -> bool:
+    """True for `{derive: …}` as it is written; only `true` makes sense there."""
+    return isinstance(value, Mapping) and set(value) == {"derive"}
+
+
+def with_derived_seed(input_json: bytes, key: JobKey) -> bytes:
+    """A rendered input with its seed; `key` is that of the input with the mark. Canonical JSON again."""
+    return _MARKER.sub(str(seed_of(key, 0)).encode(), input_json)
