@@ -37,7 +37,7 @@ MAX_DEPTH: Final = 64
 """How deep an input is walked."""
 
 _KEYS: Final = frozenset({"file", "as", "content_type"})
-_CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
+CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 _MARKER: Final = re.compile(
     rb'\{(?:"as":"(data)",)?(?:"content_type":"([\w.+/-]+)",)?"falbatch:file":"([0-9a-f]{64})"\}'
 )
@@ -108,7 +108,7 @@ def check_file_input(value: Mapping[str, Any]) -> Iterator[tuple[str, Fault]]:
         yield "file", Fault("the path is empty")
     if not isinstance(travel, str) or travel not in list(Travel):
         yield "as", Fault(f"as must be url or data, not {shown(travel)}", nearest(str(travel), list(Travel)))
-    if content_type is not None and not (isinstance(content_type, str) and _CONTENT_TYPE.fullmatch(content_type)):
+    if content_type is not None and not (isinstance(content_type, str) and CONTENT_TYPE.fullmatch(content_type)):
         yield "content_type", Fault(f"content_type must be like image/png, not {shown(content_type)}")
 
 

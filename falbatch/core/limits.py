@@ -9,9 +9,12 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from falbatch.core.schema import Expected, Section
+from falbatch.core.schema import Expected, Section, whole
 
 _PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
+
+_FOLDER: Final = r"^(?![\s\S]*\{[{%])[\s\S]*\S"
+"""`_check_dir` as a pattern, for editors."""
 
 # fal serves all callers of an account together; a rate beyond this would be a mistake, not a wish.
 _Rate = Annotated[float, Field(gt=0, le=100_000), Expected("a number above 0, at most 100000 (per second)")]
@@ -22,7 +25,7 @@ class OutputSpec(Section):
 
     later: ClassVar = {"flagged": "look for flagged results in the report"}
 
-    dir: Annotated[str, Expected("a folder, as text")] = ""
+    dir: Annotated[str, Field(json_schema_extra={"pattern": _FOLDER}), Expected("a folder, as text")] = ""
     """Output folder, relative to the manifest's; "" until the default `outputs/<name>` is filled in."""
     name: Annotated[str | None, Expected("text, usually with templates")] = None
     """Template of each item's file name, without extension; None names files by label and key."""
@@ -43,14 +46,16 @@ def _auto(value: Any) -> Any:
     return None if value == "auto" else value
 
 
+# A request in flight costs a task and a place in the poll schedule; fal's own caps are far lower.
+_InFlight = Annotated[int, Field(ge=1, le=10_000)]
+
+
 class LimitsSpec(Section):
     """How fast, and how much at once."""
 
     in_flight: Annotated[
-        int | None,
-        # A request in flight costs a task and a place in the poll schedule; fal's own caps are far lower.
-        Field(ge=1, le=10_000),
-        BeforeValidator(_auto),
+        _InFlight | None,
+        BeforeValidator(_auto, json_schema_input_type=Literal["auto"] | _InFlight | None),
         Expected("auto, or a whole number from 1 to 10000"),
     ] = None
     """Jobs at fal at the same time; None ("auto") learns what fal takes."""
@@ -164,13 +169,18 @@ class BudgetSpec(Section):
     """What the batch may cost over all its runs, in US dollars; None: no limit."""
     unit_price: Annotated[
         Decimal | dict[str, Decimal] | None,
-        BeforeValidator(_unit_price),
+        BeforeValidator(
+            _unit_price, json_schema_input_type=Decimal | Annotated[dict[str, Decimal], Field(min_length=1)] | None
+        ),
         Expected("US dollars per billable unit, or endpoints with theirs"),
     ] = None
     """US dollars per billable unit, of all endpoints or by endpoint; None asks fal."""
     max_failures: Annotated[
         FailureLimit | None,
-        BeforeValidator(_failure_limit),
+        BeforeValidator(
+            _failure_limit,
+            json_schema_input_type=Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=whole(_PERCENT))] | None,
+        ),
         Expected('a whole number of jobs, or a share such as "5%"'),
     ] = None
     """Failures after which nothing more is submitted; None goes on to the end."""

@@ -46,10 +46,13 @@ _KEYS: Final = frozenset(
 _JOBS: Final = frozenset({"endpoint", "mode", "vars", "rows", "matrix", "zip", "repeat", "input", "steps", ""})
 """Keys that decide which jobs there are; "" is the document itself."""
 _LATER: Final = {"steps": "use one manifest for each endpoint"}
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""A name that templates can use."""
 _JINJA_WORDS: Final = frozenset(
     {"and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None"}
 )
+NOT_NAMES: Final = RESERVED | _JINJA_WORDS
+"""What looks like a name and can be given to nothing."""
 _CONSTANTS: Final = ("vars", "matrix", "zip")
 
 
@@ -60,15 +63,19 @@ class Manifest:
     source: str
     """The file as the user named it."""
     version: int
+    """Version of the manifest's format."""
     name: str
     """Name of the batch; the file's stem unless given."""
     endpoint: str
     """Endpoint id; may be a template."""
     mode: Mode
+    """How the endpoint is called: through fal's queue, or directly (run, stream, realtime)."""
     vars: Mapping[str, Any]
     """Name → constant, for templates."""
     rows: RowsSpec | None
+    """What there is one item for: a file, a list, `{glob: …}`, `{range: …}`; templates see it as `row`."""
     matrix: Matrix
+    """Axis → values, a list or `{range: …}`: every combination, with every row; `exclude` and `include` change them."""
     zip: Mapping[str, Sequence[Any]]
     """Name → values; all of one length."""
     repeat: int
@@ -251,7 +258,7 @@ def _names(manifest: Manifest) -> Iterator[tuple[str, Path]]:
 def _check_names(check: Checker, manifest: Manifest) -> None:
     seen: dict[str, Path] = {}
     for name, path in _names(manifest):
-        if not _NAME.fullmatch(name) or name in _JINJA_WORDS:
+        if not NAME.fullmatch(name) or name in _JINJA_WORDS:
             what = f"{shown(name)} cannot be used as a name in templates"
             check.wrong_key(path, what, "use letters, digits and _, not beginning with a digit")
         elif name in RESERVED:

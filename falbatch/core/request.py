@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from falbatch.core.problems import shown
-from falbatch.core.schema import Expected, Section
+from falbatch.core.schema import Expected, Section, whole
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header name (RFC 9110 §5.1)."""
@@ -142,18 +142,40 @@ class RequestSpec(Section):
     ] = None
     """Seconds within which fal must start a job; None waits without end."""
     headers: Annotated[
-        Mapping[str, str], BeforeValidator(_check_headers), Expected("a mapping of header names to text")
+        Mapping[str, str],
+        BeforeValidator(_check_headers),
+        Field(
+            json_schema_extra={
+                "propertyNames": {"pattern": whole(_TOKEN)},
+                "additionalProperties": {
+                    "type": "string",
+                    "pattern": whole(_PRINTABLE),
+                    "maxLength": _MAX_HEADER_BYTES,
+                },
+                "maxProperties": _MAX_HEADERS,
+            }
+        ),
+        Expected("a mapping of header names to text"),
     ] = Field(default_factory=dict)
     """Further headers of each submit; passed on to the app."""
     hint: Annotated[
         str | None,
-        Field(min_length=1, max_length=256),
+        Field(min_length=1, max_length=256, json_schema_extra={"pattern": whole(_PRINTABLE)}),
         Expected("one line of 1 to 256 plain ASCII characters"),
     ] = None
     """Runner hint: jobs with equal hints tend to meet the same runner."""
-    tags: Annotated[Mapping[str, str], BeforeValidator(_check_tags), Expected("a mapping of tag names to text")] = (
-        Field(default_factory=dict)
-    )
+    tags: Annotated[
+        Mapping[str, str],
+        BeforeValidator(_check_tags),
+        Field(
+            json_schema_extra={
+                "propertyNames": {"pattern": rf"^(?!fal\.){_TAG_KEY.pattern}$"},
+                "additionalProperties": {"type": "string", "pattern": whole(_TAG_VALUE)},
+                "maxProperties": _MAX_TAGS,
+            }
+        ),
+        Expected("a mapping of tag names to text"),
+    ] = Field(default_factory=dict)
     """Labels for fal's billing."""
     expires_in: Annotated[
         ExpiresIn | Annotated[float, Field(gt=0, le=_YEAR_S)] | None,
@@ -165,7 +187,10 @@ class RequestSpec(Section):
     fallback: Annotated[bool | None, Expected("true or false")] = None
     """Whether fal may run an equivalent model instead; None leaves it to fal."""
     webhook: Annotated[
-        str | None, BeforeValidator(_check_webhook), Expected("an https URL of at most 2048 plain ASCII characters")
+        str | None,
+        BeforeValidator(_check_webhook),
+        Field(json_schema_extra={"pattern": r"^[hH][tT][tT][pP][sS]?://[\x21-\x7e]+$", "maxLength": _MAX_URL}),
+        Expected("an https URL of at most 2048 plain ASCII characters"),
     ] = None
     """A URL of the user's own that fal calls when a request has ended; falbatch does not listen there."""
 

@@ -39,7 +39,7 @@ class RowFormat(StrEnum):
     """Apache Parquet; needs the `parquet` extra."""
 
 
-_BY_SUFFIX: Final = {
+BY_SUFFIX: Final = {
     ".csv": RowFormat.CSV,
     ".tsv": RowFormat.TSV,
     ".tab": RowFormat.TSV,
@@ -55,6 +55,7 @@ class InlineRows:
     """Rows written into the manifest."""
 
     rows: tuple[Row, ...]
+    """Each a mapping of columns to values; a single value is `{"value": x}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class RowsSpec:
     where: str | None = None
     """A Jinja expression over `row` and vars that must give true or false."""
     sample: Sample | None = None
+    """Rows drawn at random, the same ones each time: how many, or `{n, seed}`."""
     limit: int | None = None
     """Rows taken at most; at least 1."""
 
@@ -167,7 +169,7 @@ def _file(check: Checker, path: Path, file: str, word: Any) -> FileRows | None:
         check.wrong(path, f"{shown(file)} is a pattern, not a file", f'write rows: {{glob: "{file}"}}')
         return None
     if word is None:
-        found = _BY_SUFFIX.get(PurePath(file).suffix.lower())
+        found = BY_SUFFIX.get(PurePath(file).suffix.lower())
         if found is None:
             what = f"{shown(file)} does not tell its format"
             check.wrong(path, what, f"write rows: {{file: …, format: {' | '.join(RowFormat)}}}")

@@ -15,11 +15,17 @@ from falbatch.core.problems import ProblemLog, nearest_or_list, shown
 from falbatch.errors import Problem
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Hashable, Mapping
 
     from falbatch.core.yamltext import Marks, Path
 
 NOT_YET = "is not supported by this version yet"
+
+
+def whole(pattern: re.Pattern[str]) -> str:
+    """For the manifest's JSON Schema, whose patterns may match anywhere: `pattern` for all of a text."""
+    return f"^(?:{pattern.pattern})$"
 
 
 @dataclass(frozen=True, slots=True)
