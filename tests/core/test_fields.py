@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falbatch.core.fields import Field, endpoint_fields, input_schema, output_schema
+from falbatch.core.fields import MADE_UP, Field, endpoint_fields, input_schema, output_schema
 
 
 def document(given: dict[str, Any], answer: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -42,7 +42,9 @@ def fields_of(properties: dict[str, Any], **more: Any) -> tuple[Field, ...]:
 
 def test_the_input_is_found_through_the_post_not_by_its_name() -> None:
     (field,) = fields_of({"prompt": {"type": "string", "description": "What to\n  paint."}}, required=["prompt"])
-    assert field == Field("prompt", "text", True, "", "", "What to paint.")
+    assert field == Field(
+        "prompt", "text", True, "", "", "What to paint.", kinds=frozenset({"string"}), examples=(MADE_UP,)
+    )
 
 
 def test_fields_stand_in_fals_order_and_none_is_lost() -> None:
@@ -93,6 +95,42 @@ def test_references_that_go_round_end() -> None:
     deep: dict[str, Any] = {"type": "array"}
     deep["items"] = deep
     assert fields_of({"x": deep})[0].type.endswith("…")
+    itself: dict[str, Any] = {"type": "object", "properties": {}, "required": ["a", "b"]}
+    itself["properties"] |= {"a": itself, "b": itself}
+    assert fields_of({"x": itself})[0].examples == ({"a": {"a": {}, "b": {}}, "b": {"a": {}, "b": {}}},)
+
+
+@pytest.mark.parametrize(
+    ("schema", "examples"),
+    [
+        ({"type": "string", "examples": ["a", "b"], "default": "c"}, ["a", "b", "c"]),
+        ({"type": "string", "examples": [7, None, "a"], "enum": ["a", "b"]}, ["a", "b"]),
+        ({"type": "integer", "default": 28, "minimum": 1, "maximum": 20}, [1]),
+        ({"type": "integer", "exclusiveMinimum": 4}, [5]),
+        ({"type": "number", "minimum": 0.5, "examples": [True, 0.2, 1]}, [1]),
+        ({"anyOf": [{"type": "integer", "minimum": 3}, {"type": "null"}], "default": None}, [3]),
+        ({"anyOf": [{"enum": ["square"]}, {"type": "object"}], "default": {"width": 1}}, [{"width": 1}, "square"]),
+        ({"allOf": [{"$ref": "#/components/schemas/Image"}], "description": "x"}, [{}]),
+        ({"type": "array", "items": {"type": "string"}, "minItems": 2}, [[MADE_UP, MADE_UP]]),
+        ({"type": "string", "minLength": 3}, [MADE_UP * 3]),
+        ({"type": ["string", "null"], "default": None, "const": "x"}, ["x"]),
+        ({"type": "boolean"}, [False]),
+        ({}, []),
+    ],
+)
+def test_examples_are_the_schemas_own_or_made_up_within_its_bounds(schema: dict[str, Any], examples: list[Any]) -> None:
+    (field,) = fields_of({"x": schema})
+    assert [*field.examples] == examples
+
+
+def test_fields_of_objects_lists_and_unions_are_inside() -> None:
+    side = {"type": "integer", "exclusiveMinimum": 0}
+    size = {"type": "object", "properties": {"width": side}, "required": ["width"]}
+    for schema in (size, {"anyOf": [size, {"enum": ["square"]}]}, {"type": "array", "items": size}):
+        (field,) = fields_of({"x": schema})
+        assert [(one.name, one.type, one.is_required, one.bounds) for one in field.inside] == [
+            ("width", "integer", True, "above 0")
+        ]
 
 
 KEYS = ["paths", "/a", "post", "requestBody", "content", "application/json", "schema", "$ref", "properties", "type"]
