@@ -15,7 +15,7 @@ import pytest
 import falbatch
 import falbatch.client
 from falbatch.cli import commands as batch_commands
-from falbatch.cli import looking, serving, windows
+from falbatch.cli import looking, serving, starting, windows
 from falbatch.cli.options import EXIT_CODES, build_parser
 from falbatch.core.manifest import parse_manifest
 from falbatch.core.state import TRANSITIONS
@@ -25,7 +25,7 @@ from falbatch.sandbox.faults import Do, Where
 from falbatch.sandbox.scenario import Scenario
 
 ROOT = Path(__file__).parents[1]
-HANDLERS = batch_commands.HANDLERS | looking.HANDLERS | windows.HANDLERS | serving.HANDLERS
+HANDLERS = batch_commands.HANDLERS | looking.HANDLERS | windows.HANDLERS | starting.HANDLERS | serving.HANDLERS
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "falbatch" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

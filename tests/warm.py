@@ -37,6 +37,7 @@ LOADED: Final = {
         "falbatch.api.planning",
         "falbatch.cli.commands",
         "falbatch.cli.looking",
+        "falbatch.cli.starting",
         "falbatch.cli.windows",
         "falbatch.core.manifest",
     ),

@@ -6,9 +6,9 @@ import errno
 import hashlib
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import anyio.to_thread
 
@@ -19,7 +19,7 @@ from falbatch.errors import DiskFull, OutputError, ReplyError, TransportError
 from falbatch.faultpoints import fault_point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from falbatch.adapters.fetch import Fetcher
 
@@ -134,6 +134,19 @@ class OutputFolder:
 def translated(place: Path) -> _Translated:
     """A block in which the system's errors about `place` become ours."""
     return _Translated(place, "")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[str]]:
+    """A text to write that becomes `path` when the block ends well; until then the old file stays as it was."""
+    temporary = path.with_name(path.name + ".part")
+    with translated(path):
+        try:
+            with temporary.open("w", encoding="utf-8", newline="") as stream:
+                yield stream
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 class _Translated:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +22,15 @@ from falbatch.fal.transport import Transport, TransportSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-__all__ = ["EndpointSchema", "Model", "as_told", "models", "origin_of", "schema"]
+__all__ = ["EndpointSchema", "Model", "as_told", "catalogue", "models", "origin_of", "read_schema", "schema"]
 
 MODELS_MOST: Final = 2_000
 """Models read for one question; fal has some hundreds."""
+
+NEAR_SEARCHES: Final = 3
+"""Questions to fal's list after an endpoint that it does not have."""
+NEAR: Final = 0.7
+"""How alike two ids must be, from 0 to 1, for one to be taken for the other."""
 
 NETWORK_ADVICE: Final = "Check the network and the FAL_* and FALBATCH_* variables, then try again."
 KEY_ADVICE: Final = "Check the key (FAL_KEY, or --key-file), and the balance and limits in fal's dashboard."
@@ -61,10 +68,10 @@ async def models(
     """The first `limit` of fal's models that match. A key is used when there is one. Raises `FalbatchError`."""
     found: list[Model] = []
     cursor: str | None = None
-    async with open_catalogue(key_file, is_sandbox=is_sandbox) as catalogue:
+    async with open_catalogue(key_file, is_sandbox=is_sandbox) as asked:
         while len(found) < min(limit, MODELS_MOST):
             left = min(100, limit - len(found))
-            page = await catalogue.models(query, category=category, status=status, limit=left, cursor=cursor)
+            page = await asked.models(query, category=category, status=status, limit=left, cursor=cursor)
             found += page.models
             cursor = page.next_cursor
             if cursor is None or not page.models:
@@ -74,14 +81,48 @@ async def models(
 
 async def schema(endpoint: str, *, is_sandbox: bool = False) -> EndpointSchema:
     """What `endpoint` takes and gives, by its own schema. Needs no key. Raises `FalbatchError`."""
-    async with open_catalogue(None, is_sandbox=is_sandbox) as catalogue:
-        document = await catalogue.schema(endpoint)
+    async with open_catalogue(None, is_sandbox=is_sandbox) as asked:
+        return await read_schema(asked, endpoint)
+
+
+async def read_schema(asked: CatalogueClient, endpoint: str) -> EndpointSchema:
+    """The same, by a client that is open already. An endpoint that fal does not have is told with near ones."""
+    try:
+        document = await asked.schema(endpoint)
+    except HttpError as error:
+        if error.status != 404:
+            raise
+        raise await _unknown(asked, endpoint) from error
     return EndpointSchema(endpoint, document, endpoint_fields(document))
+
+
+async def _unknown(asked: CatalogueClient, endpoint: str) -> UsageError:
+    """What to tell about an endpoint that has no schema: it is spelled wrongly, or nobody described it."""
+    near = await _near(asked, endpoint)
+    what = f"fal has no schema of {endpoint!r} (404)"
+    if endpoint in near:
+        return UsageError(f"{what}, though it lists the endpoint", advice="Its page at fal.ai may describe it.")
+    if near:
+        return UsageError(what, advice=f"Did you mean {' or '.join(near)}? `falbatch models WORDS` searches.")
+    return UsageError(what, advice="Look for it with `falbatch models WORDS`; private endpoints have no schema.")
+
+
+async def _near(asked: CatalogueClient, endpoint: str) -> list[str]:
+    """Up to three endpoints with ids like `endpoint`, from fal's list; none where the list cannot be had.
+
+    fal searches by words, so each part of the id is looked for by itself: one of them may be spelled wrongly.
+    """
+    words = sorted(dict.fromkeys(re.findall(r"[A-Za-z0-9.]+", endpoint.partition("/")[2])), key=len, reverse=True)
+    listed: dict[str, None] = {}
+    with contextlib.suppress(WireError):
+        for word in words[:NEAR_SEARCHES]:
+            listed |= {model.endpoint: None for model in (await asked.models(word)).models}
+    return get_close_matches(endpoint, listed, n=3, cutoff=NEAR)
 
 
 @contextlib.asynccontextmanager
 async def open_catalogue(key_file: Path | None, *, is_sandbox: bool) -> AsyncIterator[CatalogueClient]:
-    """fal's list and schemas, with a key where there is one. Raises `FalbatchError` for what its calls raise."""
+    """A client of fal's lists, or of a sandbox's that lives as long as this block; failures come out as our own."""
     with origin_of(is_sandbox=is_sandbox) as origin:
         hosts = Hosts.resolve(os.environ, origin=origin)
         try:

@@ -86,16 +86,10 @@ def _destination(path: Path | None) -> Iterator[IO[str]]:
     if path is None:
         yield sys.stdout
         return
-    from falbatch.adapters.files import translated
+    from falbatch.adapters.files import whole_file
 
-    temporary = path.with_name(path.name + ".part")
-    with translated(path):
-        try:
-            with temporary.open("w", encoding="utf-8", newline="") as stream:
-                yield stream
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with whole_file(path) as stream:
+        yield stream
 
 
 def _write_jsonl(stream: IO[str], records: Iterable[dict[str, Any]]) -> int:

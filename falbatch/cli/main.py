@@ -61,6 +61,10 @@ def _handler(command: str) -> Callable[[argparse.Namespace], int]:
         from falbatch.cli import looking
 
         return looking.HANDLERS[command]
+    if command == "init":
+        from falbatch.cli import starting
+
+        return starting.HANDLERS[command]
     if command == "sandbox":
         from falbatch.cli import serving
 

@@ -60,10 +60,13 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """`arguments` understood. What is wrong is told with the usage of the command it was said to; then SystemExit.
 
-    argparse takes NAME=VALUE words together only: those of `call` that stand after an option join the others here.
+    argparse takes words that are no options together only: those of `call`, and the file of `init`, join here when they
+    stand after an option.
     """
     options, left = build_parser().parse_known_args(arguments)
-    if left and options.command == "call" and not any(word.startswith("-") for word in left):
+    if options.command == "init" and options.file is None and len(left) == 1 and not left[0].startswith("--"):
+        options.file = Path(left[0])
+    elif left and options.command == "call" and not any(word.startswith("-") for word in left):
         options.fields += left
     elif left:
         options.parser.error(f"unrecognized arguments: {' '.join(left)}")

@@ -1,4 +1,4 @@
-"""Flags of the small direct windows on fal: `call`, `upload`, `models`, `schema`."""
+"""Flags of the small direct windows on fal: `init`, `call`, `upload`, `models`, `schema`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def add_windows(commands: Any, command: Make, positive: Callable[[str], int]) -> None:
-    """Add all four; `command` makes a parser with examples and exit codes, `positive` reads a whole number from 1."""
+    """Add all five; `command` makes a parser with examples and exit codes, `positive` reads a whole number from 1."""
+    _init(commands, command)
     _call(commands, command)
     _upload(commands, command)
     _models(commands, command, positive)
@@ -29,6 +30,29 @@ def _key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key-file", metavar="FILE", type=Path, help="read the fal key from FILE (otherwise FAL_KEY, then a login)"
     )
+
+
+def _init(commands: Any, command: Make) -> None:
+    parser = command(
+        commands,
+        "init",
+        "write a first manifest for an endpoint, with every field of its schema; it runs as it is",
+        (0, 1, 2, 5, 8),
+        "falbatch init fal-ai/flux/dev --sandbox",
+        "falbatch init fal-ai/flux/dev batches/portraits.yaml",
+    )
+    parser.add_argument("endpoint", metavar="ENDPOINT", help="an endpoint id, such as fal-ai/flux/dev")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        type=Path,
+        help="where to write it (default: by the endpoint, flux-dev.yaml); - for stdout. The manifest's JSON Schema,"
+        " falbatch.schema.json, is put beside it for editors",
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
+    parser.add_argument("--stdout", action="store_true", help="write no file, print the manifest")
+    _place(parser)
 
 
 def _call(commands: Any, command: Make) -> None:
@@ -108,10 +132,13 @@ def _schema(commands: Any, command: Make) -> None:
     parser = command(
         commands,
         "schema",
-        "show what an endpoint takes and gives",
+        "show what an endpoint takes and gives; or print the JSON Schema of manifests",
         (0, 1, 2, 5),
         "falbatch schema fal-ai/flux/dev --sandbox",
-        "falbatch schema fal-ai/flux/dev --json",
+        "falbatch schema --manifest > falbatch.schema.json",
     )
-    parser.add_argument("endpoint", metavar="ENDPOINT", help="an endpoint id, such as fal-ai/flux/dev")
+    parser.add_argument("endpoint", metavar="ENDPOINT", nargs="?", help="an endpoint id, such as fal-ai/flux/dev")
+    parser.add_argument(
+        "--manifest", action="store_true", help="instead: the JSON Schema of manifests, for editors and other tools"
+    )
     _place(parser)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from falbatch.api import calling, windows
+from falbatch.api.starting import manifest_schema
+from falbatch.core.problems import one_line
 from falbatch.core.yamltext import load
 from falbatch.errors import ExitCode, UsageError
 from falbatch.exactjson import parse_json
@@ -163,13 +165,15 @@ def do_models(options: argparse.Namespace) -> int:
             " ".join(options.query),
             category=options.category,
             status=options.status,
-            limit=options.limit,
+            limit=options.limit + 1,
             key_file=options.key_file,
             is_sandbox=options.sandbox,
         )
     )
-    for line in _model_lines(found, is_json=options.json):
+    for line in _model_lines(found[: options.limit], is_json=options.json):
         print(line)
+    if len(found) > options.limit:
+        print(f"these are the first {options.limit}; --limit N shows more", file=sys.stderr)
     if not found:
         print("no model matches", file=sys.stderr)
     return int(ExitCode.OK)
@@ -188,6 +192,11 @@ def _model_lines(found: list[Model], *, is_json: bool) -> Iterator[str]:
 
 def do_schema(options: argparse.Namespace) -> int:
     """`falbatch schema`."""
+    if options.manifest == (options.endpoint is not None):
+        raise UsageError("schema takes an endpoint, or --manifest")
+    if options.manifest:
+        print(_line(json.loads(manifest_schema())) if options.json else manifest_schema().rstrip())
+        return int(ExitCode.OK)
     found = anyio.run(lambda: windows.schema(options.endpoint, is_sandbox=options.sandbox))
     if options.json:
         print(json.dumps(found.document, ensure_ascii=False))
@@ -205,13 +214,23 @@ def field_lines(fields: Sequence[Field], columns: int) -> Iterator[str]:
     if not fields:
         yield "  (the schema names no fields)"
         return
-    wide = max(len(field.name) for field in fields) + 1
-    for field in fields:
+    named = [*_with_inner(fields)]
+    wide = max(len(one_line(name)) for name, _ in named) + 1
+    for name, field in named:
         facts = [field.type, field.bounds, f"default {field.default}" if field.default else ""]
-        name = field.name + ("*" if field.is_required else "")
-        yield f"  {name:<{wide}}  {'; '.join(fact for fact in facts if fact)}"
+        starred = one_line(name) + ("*" if field.is_required else "")
         room = max(NARROW, columns - wide - 4)
-        yield from (" " * (wide + 4) + line for line in textwrap.wrap(field.description, room))
+        first, *rest = textwrap.wrap(one_line("; ".join(fact for fact in facts if fact)), room)
+        yield f"  {starred:<{wide}}  {first}"
+        yield from (" " * (wide + 4) + line for line in [*rest, *textwrap.wrap(one_line(field.description), room)])
+
+
+def _with_inner(fields: Sequence[Field], before: str = "") -> Iterator[tuple[str, Field]]:
+    """All fields with their names as `call` takes them, those of objects after them: `image_size.width`."""
+    for field in fields:
+        name = before + field.name
+        yield name, field
+        yield from _with_inner(field.inside, f"{name}[]." if "array" in field.kinds else f"{name}.")
 
 
 def _line(value: Any) -> str:

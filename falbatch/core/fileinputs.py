@@ -143,7 +143,7 @@ def from_python(value: Any, place: tuple[str | int, ...] = ()) -> Any:
     if len(place) > MAX_DEPTH:
         return value  # too deep for JSON as well, which is said there
     if isinstance(value, Mapping):
-        if is_file_input(value):
+        if place and is_file_input(value):  # an input as a whole is no file
             plain = {**value, "file": str(value["file"]) if isinstance(value["file"], PurePath) else value["file"]}
             for _, fault in check_file_input(plain):
                 raise ValueError(fault.what)

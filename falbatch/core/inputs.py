@@ -125,7 +125,7 @@ def _compile(value: Any, path: Path) -> _Node | None:
     match value:
         case str() if is_template(value):
             return Leaf(path, Template(value))
-        case dict() if is_file_input(value):
+        case dict() if len(path) > 1 and is_file_input(value):  # an input as a whole is no file
             written = value["file"]
             return _File(path, value, Template(written) if is_template(written) else None)
         case dict() if is_derived(value):

@@ -220,7 +220,7 @@ def _input(check: Checker) -> dict[str, Any]:
     data = check.mapping(path, check.data["input"], "a mapping of the endpoint's input")
     for inner, value in _walk(data or {}, path):
         if isinstance(value, dict):
-            if is_file_input(value):
+            if is_file_input(value) and inner != path:
                 for key, fault in check_file_input(value):
                     check.wrong((*inner, key), f"{dotted(inner)}: {fault.what}", fault.hint)
             elif FILE_KEY in value:

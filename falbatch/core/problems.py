@@ -107,5 +107,10 @@ def shown(value: Any) -> str:
             return _short(str(value))
 
 
+def one_line(text: str) -> str:
+    """Words of others as one printable line: nothing in them moves a cursor, ends a line or hides."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
 def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
