@@ -38,7 +38,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands() -> list[str]:
     """Every `falbatch …` line of the README's shell blocks and every one in its prose."""
-    lines = [line.partition("  #")[0].strip() for block in blocks(README, "sh") for line in block.splitlines()]
+    lines = [re.split("  #| > ", line)[0].strip() for block in blocks(README, "sh") for line in block.splitlines()]
     shell = [part for line in lines for part in line.split(" && ") if re.match(r"(\.venv/bin/)?falbatch ", part)]
     prose = [" ".join(found.split()) for found in re.findall(r"`(falbatch [a-z][^`]*)`", README)]
     return [command.removeprefix(".venv/bin/") for command in shell + prose]

@@ -65,7 +65,11 @@ def _plain_keys(told: Told) -> dict[str, Schema]:
     """The keys that `core/manifest.py` and its neighbours read by hand."""
     return {
         "version": {"type": "integer", "const": VERSION, "default": VERSION},
-        "name": {"type": ["string", "null"], "pattern": rf"{_NO_TEMPLATE}[^/]*$"},
+        "name": {
+            "type": ["string", "null"],
+            "pattern": rf"{_NO_TEMPLATE}[^/]*$",
+            "patternErrorMessage": "One name for the whole batch: no template, no slash.",
+        },
         "endpoint": {"type": "string", "pattern": _FILLED, "examples": ["fal-ai/flux/dev"]},
         "mode": {"type": "string", "enum": [mode.value for mode in Mode], "default": Mode.QUEUE.value},
         "vars": {
@@ -167,7 +171,11 @@ def _value(told: Told) -> Schema:
 def _rows(told: Told) -> Schema:
     return {
         "anyOf": [
-            {"type": "string", "pattern": _file_pattern()},
+            {
+                "type": "string",
+                "pattern": _file_pattern(),
+                "patternErrorMessage": f"A file of rows ends in {', '.join(BY_SUFFIX)}; a pattern is {{glob: …}}.",
+            },
             {**_inline(), "description": _words(told(InlineRows, "rows"))},
             {**_row_settings(told), "type": "object"},
         ]
@@ -253,4 +261,6 @@ def _setting(model: type[Section], name: str, made: Schema, told: Told) -> Schem
         kept.pop("default", None)
     if "$ref" in kept:  # of which draft-07 would drop the rest
         kept = {"allOf": [{"$ref": kept.pop("$ref")}], **kept}
+    if "pattern" in kept:
+        kept["patternErrorMessage"] = f"{name} must be {expected(model, name)}."  # what editors show in place of it
     return {"description": words, **kept}

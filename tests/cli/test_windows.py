@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from falbatch.cli.windows import field_lines
+from falbatch.core.fields import Field
 from tests.sandbox_process import SandboxProcess
 
 if TYPE_CHECKING:
@@ -138,7 +140,10 @@ def test_uploads_print_their_urls(shell: Shell) -> None:
 def test_models_are_searched_and_shown(shell: Shell) -> None:
     lines = shell.falbatch("models", "flux").out.splitlines()
     assert any(line.startswith("fal-ai/flux/dev ") and "text-to-image" in line for line in lines)
-    assert len(shell.falbatch("models", "--limit", "3").out.splitlines()) == 3
+    some = shell.falbatch("models", "--limit", "3")
+    assert len(some.out.splitlines()) == 3
+    assert "--limit N shows more" in some.err
+    assert shell.falbatch("models", "--limit", "100").err == ""
     videos = shell.falbatch("models", "--category", "text-to-video", "--json").objects()
     assert {video["metadata"]["category"] for video in videos} == {"text-to-video"}
     assert "(deprecated)" in shell.falbatch("models", "--status", "deprecated").out
@@ -152,6 +157,8 @@ def test_a_schema_is_a_table_or_the_document(shell: Shell) -> None:
     assert "prompt*" in table
     assert "1 to 50; default 28" in table
     assert "output:" in table
+    assert "image_size.width " in table
+    assert "images[].url* " in table
     (document,) = shell.falbatch("schema", "fal-ai/flux/dev", "--json").objects()
     assert document["openapi"].startswith("3.0")
 
@@ -201,3 +208,8 @@ def test_an_option_that_does_not_exist_is_told_with_the_commands_own_usage(shell
         assert (ran.code, ran.out) == (2, "")
         assert ran.err.startswith(f"usage: falbatch {words[0]} ")
         assert "--nope" in ran.err
+
+
+def test_what_fal_says_cannot_move_the_cursor() -> None:
+    field = Field("a\x1b[2J", "text\x9b", False, '"\\u009b"', "", "one\x1b]0;x\x07two")
+    assert all(line.isprintable() for line in field_lines([field], 80))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from falbatch.core.fileinputs import from_python
 from falbatch.core.inputs import Faults, InputTemplate
 from falbatch.core.template import global_names
 
@@ -54,3 +55,9 @@ def test_a_prompt_that_failed_is_not_also_empty() -> None:
 def test_an_input_without_templates_is_shared() -> None:
     data = {"a": [1]}
     assert _render(data)[0] is data
+
+
+def test_an_input_whose_only_field_is_called_file_is_that_field() -> None:
+    given = {"file": "{{ name }}", "as": "data"}
+    assert _render(given, name="x") == ({"file": "x", "as": "data"}, [])
+    assert from_python({"file": "x"}) == {"file": "x"}
