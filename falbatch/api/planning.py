@@ -174,7 +174,7 @@ def make_plan(
             Again(),
             manifest,
             facts,
-            validates=validates and manifest.validation.is_on,
+            validates=validates and manifest.validate.is_on,
         )
         verdict.raise_if_wrong(problems)
         plan = summarize(connection, workspace, selection, planned, terms=terms, each=each)

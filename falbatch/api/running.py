@@ -236,7 +236,7 @@ class _Run:
     async def _checked(self, store: Store, fal: connect.Fal, planned: Planned, plan: Plan, again: Again) -> Plan:
         """`plan` with what is worth knowing about its submits. Raises `ManifestError` where one will be refused."""
         manifest = manifest_of(self._workspace)
-        if not plan.actions[Action.SUBMIT] or not (self._options.validate and manifest.validation.is_on):
+        if not plan.actions[Action.SUBMIT] or not (self._options.validate and manifest.validate.is_on):
             return plan
         env = os.environ
         cache = Cache(None) if self._options.sandbox else open_cache(env, Hosts.resolve(env).queue)

@@ -22,7 +22,7 @@ from falbatch.fal.transport import Transport, TransportSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-__all__ = ["EndpointSchema", "Model", "as_told", "catalogue", "models", "origin_of", "read_schema", "schema"]
+__all__ = ["EndpointSchema", "Model", "as_told", "models", "open_catalogue", "origin_of", "read_schema", "schema"]
 
 MODELS_MOST: Final = 2_000
 """Models read for one question; fal has some hundreds."""

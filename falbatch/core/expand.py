@@ -36,7 +36,7 @@ EXPANSION: Final = 1
 """Raised whenever a manifest may make other jobs, names or origins than the falbatch before made of it."""
 
 _BESIDE: Final = frozenset(
-    {"source", "name", "output", "limits", "retry", "budget", "request", "uploads", "validation", "marks"}
+    {"source", "name", "output", "limits", "retry", "budget", "request", "uploads", "validate", "marks"}
 )
 """What a manifest says that decides nothing about which jobs there are."""
 

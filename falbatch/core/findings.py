@@ -51,7 +51,7 @@ class Findings:
         """`checks` by endpoint; inputs of other endpoints are not checked."""
         self._manifest = manifest
         self._checks = checks
-        self._skipped = manifest.validation.exceptions
+        self._skipped = manifest.validate.exceptions
         self._causes: dict[Hashable, _Cause] = {}
         self._alike: dict[Hashable, int] = {}
         self._kept = {True: 0, False: 0}

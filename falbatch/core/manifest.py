@@ -88,7 +88,7 @@ class Manifest:
     budget: BudgetSpec
     request: RequestSpec
     uploads: UploadsSpec
-    validation: Validation
+    validate: Validation
     """Which inputs are checked against the endpoint's schema."""
     marks: Marks = field(repr=False, compare=False)
     """Where everything stands."""
@@ -148,7 +148,7 @@ def read_manifest(text: bytes, *, source: str) -> tuple[Manifest, tuple[Problem,
         budget=check.section("budget", BudgetSpec),
         request=check.section("request", RequestSpec),
         uploads=check.section("uploads", UploadsSpec),
-        validation=parse_validation(check),
+        validate=parse_validation(check),
         marks=marks,
     )
     _check_names(check, manifest)

@@ -20,6 +20,7 @@ from falbatch.core.manifest import MAX_REPEAT, NOT_NAMES, VERSION, Manifest
 from falbatch.core.model import Mode
 from falbatch.core.rows import BY_SUFFIX, FileRows, GlobRows, InlineRows, RowFormat, RowsSpec, Sample
 from falbatch.core.schema import Section, expected, whole
+from falbatch.core.validation import EXCEPT, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,6 +86,23 @@ def _plain_keys(told: Told) -> dict[str, Schema]:
             "additionalProperties": {"$ref": "#/definitions/values"},
         },
         "repeat": {"type": "integer", "minimum": 1, "maximum": MAX_REPEAT, "default": 1},
+        "validate": {
+            "anyOf": [
+                {"type": "boolean"},
+                {
+                    "type": "object",
+                    "properties": {
+                        EXCEPT: {
+                            "type": ["array", "null"],
+                            "items": {"type": "string", "minLength": 1},
+                            "description": _words(told(Validation, "exceptions")),
+                        }
+                    },
+                    "additionalProperties": False,
+                },
+            ],
+            "default": True,
+        },
         "input": {
             "type": "object",
             "propertyNames": {"not": {"const": FILE_KEY}},
@@ -164,7 +182,11 @@ def _value(told: Told) -> Schema:
     return {
         "if": {"type": "object", "required": ["file"], "propertyNames": {"enum": [*about]}},
         "then": {"properties": about},
-        "else": {"propertyNames": {"not": {"const": FILE_KEY}}, "additionalProperties": inner, "items": inner},
+        "else": {
+            "if": {"type": "object", "required": ["derive"], "maxProperties": 1},
+            "then": {"properties": {"derive": {"const": True, "description": "A seed that follows from the job."}}},
+            "else": {"propertyNames": {"not": {"const": FILE_KEY}}, "additionalProperties": inner, "items": inner},
+        },
     }
 
 

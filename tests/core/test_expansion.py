@@ -62,7 +62,7 @@ def test_what_a_manifest_makes_goes_with_the_number_of_the_expansion() -> None:
 
 
 def test_all_that_a_manifest_says_is_a_fact_unless_it_is_known_to_decide_nothing() -> None:
-    beside = {"source", "name", "output", "limits", "retry", "budget", "request", "uploads", "validation", "marks"}
+    beside = {"source", "name", "output", "limits", "retry", "budget", "request", "uploads", "validate", "marks"}
     facts = facts_of(parse_manifest(MANIFEST.encode(), source="m.yaml"))
     assert {field.name for field in fields(Manifest) if f"'{field.name}': " not in facts} == beside
 
