@@ -40,6 +40,8 @@ AT_ONCE: Final = 8
 MODELS_AT_ONCE: Final = 50
 """Endpoints in one question (fal-protocol §11)."""
 
+NO_SCHEMA: Final = "fal has no schema for it"
+
 _FILE: Final = "https://file.invalid/file"
 """Stands for the URL of a file that is not uploaded yet."""
 
@@ -151,8 +153,10 @@ class _Asker:
             async with limiter:
                 document = await self._catalogue.schema(endpoint)
         except (WireError, FalbatchError, ValueError) as error:
-            is_missing = isinstance(error, HttpError) and error.status == 404
-            self._why[endpoint] = "fal has no schema for it" if is_missing else str(error)
+            self._why[endpoint] = str(error)
+            if isinstance(error, HttpError) and error.status == 404:
+                near = [other for other in await self._catalogue.near(endpoint) if other != endpoint]
+                self._why[endpoint] = NO_SCHEMA + (f"; did you mean {' or '.join(near)}?" if near else "")
             return
         self._documents[endpoint] = document
         self._cache.put("schema", endpoint, document, at=self._now)
@@ -224,15 +228,11 @@ def _notes(manifest: Manifest, endpoint: str, facts: Facts, *, validates: bool) 
     if not validates:
         return notes
     if facts.document is None:
-        notes.append(_note(manifest, f"{endpoint}: inputs are not checked: {facts.why}", _remedy(facts.why)))
+        notes.append(_note(manifest, f"{endpoint}: inputs are not checked: {facts.why}"))
     elif facts.why and facts.at is not None:
         day = time.strftime("%Y-%m-%d", time.gmtime(facts.at))
         notes.append(_note(manifest, f"{endpoint}: checked against the schema of {day}: {facts.why}"))
     return notes
-
-
-def _remedy(why: str) -> str:
-    return "look at its spelling: `falbatch models` searches" if why == "fal has no schema for it" else ""
 
 
 def _note(manifest: Manifest, what: str, hint: str = "") -> Problem:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import tempfile
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,11 +24,6 @@ __all__ = ["EndpointSchema", "Model", "as_told", "models", "open_catalogue", "or
 
 MODELS_MOST: Final = 2_000
 """Models read for one question; fal has some hundreds."""
-
-NEAR_SEARCHES: Final = 3
-"""Questions to fal's list after an endpoint that it does not have."""
-NEAR: Final = 0.7
-"""How alike two ids must be, from 0 to 1, for one to be taken for the other."""
 
 NETWORK_ADVICE: Final = "Check the network and the FAL_* and FALBATCH_* variables, then try again."
 KEY_ADVICE: Final = "Check the key (FAL_KEY, or --key-file), and the balance and limits in fal's dashboard."
@@ -98,26 +91,13 @@ async def read_schema(asked: CatalogueClient, endpoint: str) -> EndpointSchema:
 
 async def _unknown(asked: CatalogueClient, endpoint: str) -> UsageError:
     """What to tell about an endpoint that has no schema: it is spelled wrongly, or nobody described it."""
-    near = await _near(asked, endpoint)
+    near = await asked.near(endpoint)
     what = f"fal has no schema of {endpoint!r} (404)"
     if endpoint in near:
         return UsageError(f"{what}, though it lists the endpoint", advice="Its page at fal.ai may describe it.")
     if near:
         return UsageError(what, advice=f"Did you mean {' or '.join(near)}? `falbatch models WORDS` searches.")
     return UsageError(what, advice="Look for it with `falbatch models WORDS`; private endpoints have no schema.")
-
-
-async def _near(asked: CatalogueClient, endpoint: str) -> list[str]:
-    """Up to three endpoints with ids like `endpoint`, from fal's list; none where the list cannot be had.
-
-    fal searches by words, so each part of the id is looked for by itself: one of them may be spelled wrongly.
-    """
-    words = sorted(dict.fromkeys(re.findall(r"[A-Za-z0-9.]+", endpoint.partition("/")[2])), key=len, reverse=True)
-    listed: dict[str, None] = {}
-    with contextlib.suppress(WireError):
-        for word in words[:NEAR_SEARCHES]:
-            listed |= {model.endpoint: None for model in (await asked.models(word)).models}
-    return get_close_matches(endpoint, listed, n=3, cutoff=NEAR)
 
 
 @contextlib.asynccontextmanager

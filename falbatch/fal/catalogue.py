@@ -5,11 +5,14 @@ The key is optional for the list (it brings a higher rate limit) and never sent 
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from falbatch.errors import ReplyError
+from falbatch.errors import ReplyError, WireError
 from falbatch.fal.calls import read_object
 from falbatch.fal.endpoint import EndpointId
 
@@ -25,6 +28,10 @@ __all__ = ["CatalogueClient", "Model", "ModelsPage"]
 TIMEOUT_S: Final = 30.0
 MAX_BYTES: Final = 32 * 1024 * 1024
 """A schema has tens of kilobytes, a page of models some hundred."""
+NEAR_SEARCHES: Final = 3
+"""Questions to fal's list after an endpoint that it does not have."""
+NEAR: Final = 0.7
+"""How alike two ids must be, from 0 to 1, for one to be taken for the other."""
 MAX_LIMIT: Final = 100
 """Models of a page that are asked for at most."""
 
@@ -100,6 +107,18 @@ class CatalogueClient:
         if not isinstance(document.get("paths"), dict):
             raise ReplyError(f"{call}: the reply is no OpenAPI document")
         return document
+
+    async def near(self, endpoint: str) -> list[str]:
+        """Up to three endpoints with ids like `endpoint`; none where the list cannot be had. Raises nothing of fal's.
+
+        fal searches by words, so each part of the id is looked for by itself: one of them may be spelled wrongly.
+        """
+        words = sorted(dict.fromkeys(re.findall(r"[A-Za-z0-9.]+", endpoint.partition("/")[2])), key=len, reverse=True)
+        listed: dict[str, None] = {}
+        with contextlib.suppress(WireError):
+            for word in words[:NEAR_SEARCHES]:
+                listed |= {model.endpoint: None for model in (await self.models(word)).models}
+        return get_close_matches(endpoint, listed, n=3, cutoff=NEAR)
 
     async def _get(self, url: str, headers: Mapping[str, str]) -> tuple[dict[str, Any], str]:
         return await read_object(

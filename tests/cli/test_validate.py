@@ -187,7 +187,8 @@ def test_deprecated_and_unknown_endpoints_are_named(shell: Shell) -> None:
     shell.write("b.yaml", "endpoint: fal-ai/flux/devv\ninput: {prompt: x}\n")
     planned = shell.falbatch("plan", "b.yaml")
     assert planned.code == 0
-    assert "b.yaml:1:1: fal-ai/flux/devv: inputs are not checked: fal has no schema for it" in planned.out
+    assert "b.yaml:1:1: fal-ai/flux/devv: inputs are not checked: fal has no schema for it; did you mean" in planned.out
+    assert "fal-ai/flux/dev " in planned.out
 
 
 LONELY = "http://127.0.0.1:9"
