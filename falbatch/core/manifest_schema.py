@@ -43,7 +43,10 @@ _COUNT: Final[Schema] = {"type": ["integer", "null"], "minimum": 1}
 def manifest_schema(told: Told) -> Schema:
     """The schema of a whole manifest, its descriptions being the docstrings that `told` knows."""
     shared: Schema = {}
-    plain = {name: {"description": _words(told(Manifest, name)), **made} for name, made in _plain_keys(told).items()}
+    plain = {
+        name: {"description": made.get("description") or _words(told(Manifest, name)), **made}
+        for name, made in _plain_keys(told).items()
+    }
     sections = {name: _section(model, told, shared) for name, model in section_models().items()}
     return {
         "$schema": DRAFT,
@@ -63,7 +66,8 @@ def _words(docstring: str) -> str:
 
 
 def _plain_keys(told: Told) -> dict[str, Schema]:
-    """The keys that `core/manifest.py` and its neighbours read by hand."""
+    """The keys that `core/manifest.py` and its neighbours read by hand. Each is described by Manifest's field of its
+    name, or by itself."""
     return {
         "version": {"type": "integer", "const": VERSION, "default": VERSION},
         "name": {

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from falbatch.core import yamlwords
 from falbatch.core.artifacts import is_file_url
 from falbatch.core.fields import MADE_UP
-from falbatch.core.fileinputs import FILE_KEY
 from falbatch.core.folder import default_dir, default_name
 from falbatch.core.manifest import NAME, NOT_NAMES, VERSION
 from falbatch.core.problems import one_line
@@ -140,7 +139,7 @@ def _wrapped(words: str, room: int) -> list[str]:
 
 def _live(subject: Subject) -> list[Field]:
     """The fields that are given from the start: what is needed; else the prompt, else the first that can be given."""
-    usable = [field for field in subject.fields if field.name != FILE_KEY]
+    usable = [field for field in subject.fields if not yamlwords.is_own(field.name)]
     needed = [field for field in usable if field.is_required]
     prompts = [field for field in usable if field.name == "prompt"]
     return needed or prompts[:1] or [field for field in usable if _written(field, field.examples)][:1]
@@ -225,7 +224,7 @@ def _input(subject: Subject, axis: _Axis | None, columns: list[Field]) -> Iterat
     for name, value in live.items():
         yield from _setting(name, value, _about(fields[name]), is_live=True)
     for name, field in fields.items():
-        if name not in live and name != FILE_KEY:
+        if name not in live and not yamlwords.is_own(name):
             yield from _setting(name, _optional(field), _about(field), is_live=False)
 
 

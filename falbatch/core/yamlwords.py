@@ -21,6 +21,7 @@ MAX_DEPTH: Final = 16
 
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _YAML_WORDS: Final = frozenset({"true", "false", "null"})
+_OWN: Final = FILE_KEY.partition(":")[0] + ":"
 _SURROGATES: Final = re.compile(r"[\ud800-\udfff]")
 
 
@@ -94,5 +95,10 @@ def _for_input(value: Any, depth: int) -> Any:
             return value
 
 
+def is_own(name: str) -> bool:
+    """Whether a key is one that falbatch keeps for its own marks, such as FILE_KEY."""
+    return name.startswith(_OWN)
+
+
 def _is_mark(value: Mapping[str, Any]) -> bool:
-    return is_file_input(value) or FILE_KEY in value or value == {"derive": True}
+    return is_file_input(value) or any(map(is_own, value)) or set(value) == {"derive"}

@@ -5,17 +5,21 @@ from __future__ import annotations
 import copy
 import json
 import re
+from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
+from pydantic import BeforeValidator
 
 from falbatch.core import fileinputs, rows
 from falbatch.core.manifest import _KEYS, parse_manifest
-from falbatch.core.manifest_schema import TITLE, section_models
+from falbatch.core.manifest_schema import TITLE, _section, section_models
+from falbatch.core.schema import Expected, Section
 from falbatch.core.yamltext import load
 from falbatch.errors import ManifestError
 from tests.core.test_manifest import _FULL
@@ -88,6 +92,32 @@ def test_every_key_says_what_it_means_and_every_setting_its_default() -> None:
             assert made["description"].startswith(docstrings(model)[key].split()[0].replace("None", "null"))
             if field.default not in (None, "") and not field.default_factory:
                 assert made["default"] == field.default
+
+
+class Finish(StrEnum):
+    """A word of a section's."""
+
+    MATT = "matt"
+    GLOSSY = "glossy"
+
+
+class ToySection(Section):
+    """A section of tomorrow's."""
+
+    finish: Annotated[Finish, BeforeValidator(Finish), Expected("matt or glossy")] = Finish.MATT
+    price: Annotated[Decimal, BeforeValidator(Decimal), Expected("US dollars")]
+
+
+def test_a_new_field_of_a_section_is_taken_as_it_is() -> None:
+    shared: dict[str, Any] = {}
+    made = _section(ToySection, lambda _, name: f"Of {name}; None: nothing.", shared)
+    good = Draft7Validator({"definitions": shared, **made}).is_valid
+    assert good({"finish": "glossy", "price": 0.5})
+    assert good(None)
+    assert not any(map(good, [{"price": "1"}, {"price": -1}, {"finish": "matt"}, {"finish": "x", "price": 1}]))
+    assert not good({"price": 1, "prize": 1})
+    finish = made["properties"]["finish"]
+    assert (finish["default"], finish["description"]) == ("matt", "Of finish; null: nothing. Takes matt or glossy.")
 
 
 @pytest.mark.parametrize("text", MANIFESTS.values(), ids=MANIFESTS)
