@@ -202,7 +202,7 @@ def _rows(columns: list[Field]) -> Iterator[str]:
 def _matrix(axis: _Axis | None, repeat: int) -> Iterator[str]:
     yield "## Times every combination of these. More axes, more jobs; {range: [0, 10]} is 0 to 9."
     if axis:
-        yield from ("matrix:", f"  {axis.name}: {axis.values}")
+        yield from ("matrix:", f"  {yamlwords.key(axis.name)}: {axis.values}")
         yield '  # style: ["oil painting"]  ## a name of your own, used below as {{ style }}'
     else:
         yield '# matrix: {style: ["oil painting", "watercolor"]}  ## a name of your own, used below as {{ style }}'

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 
@@ -162,6 +162,7 @@ FIELD = st.fixed_dictionaries(
 
 
 @settings(max_examples=150)
+@example({"null": {"enum": ["a", "b"]}}, [], "", "app.yaml")
 @given(
     st.dictionaries(st.sampled_from(NAMES), FIELD, max_size=4),
     st.lists(st.sampled_from(NAMES), max_size=3),
