@@ -16,6 +16,7 @@ from falbatch.api.realtime_pool import RealtimePool
 from falbatch.core.identity import canonical_json
 from falbatch.core.money import Price, to_nano
 from falbatch.core.pacing import DIRECT_AT_ONCE
+from falbatch.core.pricing import Estimate
 from falbatch.core.reconcile import Listed
 from falbatch.fal.auth import Credentials, find_credentials
 from falbatch.fal.catalogue import CatalogueClient
@@ -39,6 +40,8 @@ SANDBOX_KEY: Final = "sandbox:sandbox"
 
 DOWNLOAD_CONNECTIONS_SPARE: Final = 4
 
+ESTIMATED_CALLS: Final = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -52,13 +55,6 @@ class Target:
     def costs(self) -> bool:
         """False for servers on this machine."""
         return self.kind == "fal"
-
-
-def target_kind(env: Mapping[str, str], *, sandbox: bool) -> str:
-    """What the state file remembers of the fal that `env` points at."""
-    if sandbox:
-        return "sandbox"
-    return "loopback" if Hosts.resolve(env).loopback else "fal"
 
 
 def find_target(*, key_file: Path | None, origin: str | None, env: Mapping[str, str] | None = None) -> Target:
@@ -121,7 +117,7 @@ def _canonical(given: Any) -> bytes | None:
 
 
 class FalPlatform:
-    """The engine's request list, and fal's prices, over the platform API."""
+    """The engine's request list, and fal's prices and estimates, over the platform API."""
 
     def __init__(self, client: PlatformClient) -> None:
         self._client = client
@@ -148,6 +144,15 @@ class FalPlatform:
             for price in heard
             if price.currency.upper() == "USD"
         }
+
+    async def estimate(self, endpoint: str, *, at: float, timeout_s: float) -> Estimate:
+        """What a call of `endpoint` costs on average, by fal's history; without amount where fal names none in US
+        dollars. Raises `WireError`."""
+        # Of many, so that an amount that fal rounds is still exact for one.
+        heard = await self._client.estimate(endpoint, calls=ESTIMATED_CALLS, timeout_s=timeout_s)
+        if heard is None or heard.currency.upper() != "USD":
+            return Estimate(None, at)
+        return Estimate(to_nano(heard.total / ESTIMATED_CALLS), at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -62,15 +62,19 @@ async def execute(
     settings: ExecuteSettings,
     prices: Mapping[str, Price],
     *,
+    defaults: Mapping[str, Mapping[str, Any] | None] | None = None,
     output: Path,
     listen: Listener,
     watch_signals: bool,
     door: Door | None = None,
     profiler: Profiler | None = None,
 ) -> tuple[FalbatchError | None, str]:
-    """Put the parts together and do all that is open. Returns what ended it early, and why it was told to stop."""
+    """Put the parts together and do all that is open. Returns what ended it early, and why it was told to stop.
+
+    `defaults` are those of the endpoints' inputs, where a limit on cost is to reckon with them.
+    """
     stop = Stop()
-    spending = open_spending(store, prices, settings.max_cost_nano)
+    spending = open_spending(store, prices, settings.max_cost_nano, defaults)
     async with (
         connect.open_output(target, output, downloads=settings.downloads) as files,
         open_storage(target, settings) as storage,

@@ -33,24 +33,27 @@ def plan(
     sandbox: bool = False,
     offline: bool = False,
     validate: bool = True,
+    key_file: Path | None = None,
 ) -> Plan:
     """What `run` would do now, without doing it. `each` sees every job, in the manifest's order.
 
-    fal (with `sandbox` a local emulator) is asked for the endpoints' schemas, unless they were heard within a day;
-    with `offline` nobody is asked. With `validate` inputs are checked against them. Raises `ManifestError` with every
-    problem found. Nothing is written but a cache of what fal said.
+    fal (with `sandbox` a local emulator) is asked for the endpoints' schemas and, where there is a key, prices, unless
+    they were heard within a day; with `offline` nobody is asked. With `validate` inputs are checked against them.
+    Raises `ManifestError` with every problem found. Nothing is written but a cache of what fal said.
     """
     from falbatch.api.offline import check_endpoint
     from falbatch.api.planning import Selection, make_plan
-    from falbatch.api.preflight import ask_for_plan
+    from falbatch.api.quoting import Asker
     from falbatch.api.workspace import open_manifest
 
     workspace = open_manifest(Path(manifest), output=output, tells_later=True)
+    budget = workspace.manifest.budget if workspace.manifest else None
+    asker = Asker(budget, is_sandbox=sandbox, is_offline=offline, key_file=key_file)
     return make_plan(
         workspace,
         selection or Selection(),
         check_endpoint,
         each=each,
-        learn=lambda endpoints: ask_for_plan(endpoints, is_sandbox=sandbox, is_offline=offline),
+        learn=asker.ask,
         validates=validate,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from falbatch.adapters.cache import Cache, open_cache
 from falbatch.core.fileinputs import UploadTerms
 from falbatch.errors import UsageError
 from falbatch.fal.endpoint import EndpointId
@@ -11,6 +12,18 @@ from falbatch.fal.hosts import Hosts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+def target_kind(env: Mapping[str, str], *, sandbox: bool) -> str:
+    """What the state file remembers of the fal that `env` points at."""
+    if sandbox:
+        return "sandbox"
+    return "loopback" if Hosts.resolve(env).loopback else "fal"
+
+
+def user_cache(env: Mapping[str, str], *, sandbox: bool) -> Cache:
+    """What this user's programs heard from the fal that `env` points at. Nothing is kept of the built-in sandbox."""
+    return Cache(None) if sandbox else open_cache(env, Hosts.resolve(env).queue)
 
 
 def check_endpoint(text: str) -> str | None:

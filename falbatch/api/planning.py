@@ -14,14 +14,16 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from falbatch.adapters.sources import read_rows
-from falbatch.adapters.store import kept, stage
+from falbatch.adapters.store import kept, spending, stage
 from falbatch.adapters.store.basis import FIRST, Basis
 from falbatch.adapters.store.database import open_empty, open_reader, translated
 from falbatch.adapters.store.journal import remains
+from falbatch.adapters.store.reader import batch_row
 from falbatch.adapters.store.uploads import Wanted
 from falbatch.api.localinputs import has_files, named_files, planned_files, with_contents
 from falbatch.api.offline import planned_terms
 from falbatch.api.preflight import look_over
+from falbatch.api.quoting import Told, open_quote
 from falbatch.api.unchanged import on_record
 from falbatch.core.expand import expand
 from falbatch.core.plan import Action, Again, Change, Plan, PlannedJob
@@ -32,12 +34,12 @@ if TYPE_CHECKING:
     import sqlite3
 
     from falbatch.adapters.store.jobs import ManifestJobs
-    from falbatch.api.preflight import Facts
     from falbatch.api.workspace import Workspace
     from falbatch.core.faults import Fault
     from falbatch.core.fileinputs import FileInput
     from falbatch.core.manifest import Manifest
     from falbatch.core.model import Item
+    from falbatch.core.money import Price
 
 _REQUEST_ID = re.compile(r": request \S+")
 
@@ -56,8 +58,8 @@ class Selection:
         return self == Selection()
 
 
-Learn = Callable[[Sequence[str]], "Mapping[str, Facts]"]
-"""Tells what is known of endpoints."""
+Learn = Callable[[Sequence[str], "Mapping[str, Price]", str | None], Told]
+"""Tells what is known of endpoints; beside them, the prices on record and the fal that they are of."""
 
 CheckEndpoint = Callable[[str], "str | None"]
 
@@ -161,24 +163,30 @@ def make_plan(
             problems += error.problems
             planned = Planned(stage, None)
         terms = planned_terms(os.environ, _manifest_of(workspace).uploads.expires_in)
-        facts = learn(planned.jobs.endpoints(connection)) if learn is not None else {}
+        told = Told()
+        if learn is not None:
+            row = batch_row(connection)
+            endpoints = planned.jobs.endpoints(connection)
+            told = learn(endpoints, spending.prices(connection), row.target if row else None)
         connection.execute("BEGIN")  # a run may go on: all that is read now is of one moment
         if planned.jobs is kept and not kept.is_still(connection, planned.basis):
             connection.execute("COMMIT")
             fill_stage(connection, workspace, selection, check_endpoint)
             planned = Planned(stage, None)
         manifest = _manifest_of(workspace)
+        quote = None if learn is None else open_quote(connection, told)
         verdict = look_over(
             connection,
             planned.jobs,
             Again(),
             manifest,
-            facts,
+            told.facts,
             validates=validates and manifest.validate.is_on,
+            quote=quote,
         )
         verdict.raise_if_wrong(problems)
         plan = summarize(connection, workspace, selection, planned, terms=terms, each=each)
-        return replace(plan, warnings=verdict.warnings)
+        return replace(plan, warnings=verdict.warnings, cost=None if quote is None else quote.cost())
 
 
 @contextlib.contextmanager

@@ -6,29 +6,28 @@ submitted. Costs nothing, and fal's silence stops nothing.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from falbatch.adapters.cache import Cache, open_cache
 from falbatch.core.checking import InputCheck
 from falbatch.core.fileinputs import FILE_KEY, with_files
 from falbatch.core.findings import Findings
 from falbatch.core.problems import place_of
 from falbatch.errors import FalbatchError, HttpError, ManifestError, Problem, WireError
 from falbatch.exactjson import parse_json
-from falbatch.fal.hosts import Hosts
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
+    from falbatch.adapters.cache import Cache
     from falbatch.adapters.store.jobs import ManifestJobs
     from falbatch.core.manifest import Manifest
-    from falbatch.core.plan import Again
+    from falbatch.core.plan import Again, ToSubmit
+    from falbatch.core.pricing import Quote
     from falbatch.fal.catalogue import CatalogueClient
 
 PATIENCE_S: Final = 5.0
@@ -90,7 +89,7 @@ async def ask(endpoints: Sequence[str], cache: Cache, catalogue: CatalogueClient
     """What is known of `endpoints`: what was heard within a day, else what fal says now, else what was heard before.
     Without `catalogue` nobody is asked. Raises nothing that fal could cause."""
     now = time.time()
-    found = {endpoint: _kept(cache, endpoint, now) for endpoint in endpoints}
+    found = {endpoint: kept_facts(cache, endpoint, now) for endpoint in endpoints}
     stale = [endpoint for endpoint, facts in found.items() if facts.why]
     if catalogue is not None and stale:
         asker = _Asker(catalogue, cache, now)
@@ -99,26 +98,7 @@ async def ask(endpoints: Sequence[str], cache: Cache, catalogue: CatalogueClient
     return found
 
 
-def ask_for_plan(endpoints: Sequence[str], *, is_sandbox: bool, is_offline: bool) -> dict[str, Facts]:
-    """The same for a program without an event loop. No HTTP library is loaded where the cache will do."""
-    now = time.time()
-    cache = Cache(None) if is_sandbox else open_cache(os.environ, Hosts.resolve(os.environ).queue)
-    found = {endpoint: _kept(cache, endpoint, now) for endpoint in endpoints}
-    if is_offline or not any(facts.why for facts in found.values()):
-        return found
-    from anyio.from_thread import start_blocking_portal
-
-    from falbatch.api.windows import open_catalogue
-
-    async def talk() -> dict[str, Facts]:
-        async with open_catalogue(None, is_sandbox=is_sandbox) as catalogue:
-            return await ask(endpoints, cache, catalogue)
-
-    with start_blocking_portal() as portal:  # also where an event loop runs already
-        return portal.call(talk)
-
-
-def _kept(cache: Cache, endpoint: str, now: float) -> Facts:
+def kept_facts(cache: Cache, endpoint: str, now: float) -> Facts:
     """What the cache has; with a `why` where that is not enough."""
     kept, status = cache.get("schema", endpoint), cache.get("status", endpoint)
     word = status.value if status is not None and isinstance(status.value, str) else ""
@@ -195,8 +175,9 @@ def look_over(
     facts: Mapping[str, Facts],
     *,
     validates: bool,
+    quote: Quote | None = None,
 ) -> Verdict:
-    """One pass over the jobs that would be submitted."""
+    """One pass over the jobs that would be submitted: each is checked, and added to `quote`."""
     notes: list[Problem] = []
     checks: dict[str, InputCheck] = {}
     for endpoint, known in facts.items():
@@ -207,17 +188,20 @@ def look_over(
             except ValueError as error:
                 notes.append(_note(manifest, f"{endpoint}: inputs are not checked: its schema cannot be used: {error}"))
     findings = Findings(manifest, checks)
-    if checks:
-        _pass(findings, jobs.to_submit(connection, again))
+    if checks or quote is not None:
+        _pass(findings, quote, jobs.to_submit(connection, again))
     return Verdict(findings.errors, (*notes, *findings.warnings))
 
 
-def _pass(findings: Findings, jobs: Iterable[Any]) -> None:
+def _pass(findings: Findings, quote: Quote | None, jobs: Iterable[ToSubmit]) -> None:
     for job in jobs:
         input_json = job.input_json
         if FILE_KEY.encode() in input_json:
             input_json = with_files(input_json, lambda _mark: _FILE)
-        findings.look(job.endpoint, parse_json(input_json), job.seq, job.origin)
+        given = parse_json(input_json)
+        findings.look(job.endpoint, given, job.seq, job.origin)
+        if quote is not None:
+            quote.add(job.endpoint, given)
 
 
 def _notes(manifest: Manifest, endpoint: str, facts: Facts, *, validates: bool) -> list[Problem]:

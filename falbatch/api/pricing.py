@@ -1,25 +1,27 @@
-"""What a unit of each endpoint costs: the user's own price, else what fal said lately, else what fal says now."""
+"""What a unit of each endpoint costs: the user's own price, else what fal said lately, else what fal says now. And what
+fal's own average call costs, where the unit does not tell."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from falbatch.adapters.cache import FRESH_S, Cache
 from falbatch.core.identity import input_of
-from falbatch.core.money import Price, Tariff, size_of, to_nano
+from falbatch.core.money import Price, Tariff, to_nano
+from falbatch.core.pricing import Estimate
+from falbatch.core.units import Sure, size_of
 from falbatch.engine.spending import Spending
-from falbatch.errors import UsageError, WireError
+from falbatch.errors import HttpError, UsageError, WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from falbatch.adapters.store.store import Store
     from falbatch.api.connect import FalPlatform
     from falbatch.core.limits import BudgetSpec
-
-FRESH_S: Final = 24 * 3600.0
-"""A price heard within a day is not asked for again; an older one still serves when fal does not answer."""
 
 TRIES: Final = 3
 """For a run that cannot begin without a price; others ask once."""
@@ -33,6 +35,103 @@ WANTED_S: Final = 4.0
 AT_ONCE: Final = 50
 """Endpoints in one question (fal-protocol §11)."""
 
+SHOWN: Final = 3
+"""Endpoints without a price that are named."""
+
+ESTIMATES_AT_ONCE: Final = 8
+"""Questions for estimates at a time: each is about one endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What fal said, and what it did not."""
+
+    prices: dict[str, Price]
+    unknown: tuple[str, ...] = ()
+    """Endpoints that fal does not have."""
+    error: WireError | None = None
+    """Why others are missing; None where none is."""
+
+
+class PriceBook:
+    """Prices as they were heard, from several places; the latest wins, and the user's own above all."""
+
+    def __init__(self, budget: BudgetSpec | None, cache: Cache, kept: Mapping[str, Price]) -> None:
+        """`kept` are the state file's; `cache` is the user's, of this fal."""
+        self._budget = budget
+        self._cache = cache
+        self._kept = kept
+
+    def known(self, endpoints: Iterable[str]) -> dict[str, Price]:
+        """The prices of `endpoints` that can be had without asking fal."""
+        found: dict[str, Price] = {}
+        for endpoint in endpoints:
+            heard = self._heard(endpoint)
+            own = self._budget.price_of(endpoint) if self._budget else None
+            if own is not None:  # by the unit that fal bills, where it is known
+                found[endpoint] = Price(to_nano(own), heard.unit if heard else "")
+            elif heard is not None:
+                found[endpoint] = heard
+        return found
+
+    def keep(self, heard: Mapping[str, Price]) -> None:
+        """Remember what fal said for other batches and for plans."""
+        for endpoint, price in heard.items():
+            if price.at is not None:
+                value = {"nano_per_unit": price.nano_per_unit, "unit": price.unit}
+                self._cache.put("price", endpoint, value, at=price.at)
+
+    def estimates(self, endpoints: Iterable[str]) -> dict[str, Estimate]:
+        """fal's estimates as they were last heard, without amount where fal has none."""
+        found = {}
+        for endpoint in endpoints:
+            if (cached := self._cache.get("estimate", endpoint)) is not None:
+                found[endpoint] = Estimate(_whole(cached.value, "nano_per_call"), cached.at)
+        return found
+
+    def keep_estimate(self, endpoint: str, estimate: Estimate) -> None:
+        """Remember it."""
+        if estimate.at is not None:
+            self._cache.put("estimate", endpoint, {"nano_per_call": estimate.nano_per_call}, at=estimate.at)
+
+    def _heard(self, endpoint: str) -> Price | None:
+        kept = self._kept.get(endpoint)
+        cached = self._cache.get("price", endpoint)
+        nano = None if cached is None else _whole(cached.value, "nano_per_unit")
+        if cached is None or nano is None or (kept is not None and (kept.at or 0.0) >= cached.at):
+            return kept
+        unit = cached.value.get("unit")
+        return Price(nano, unit if isinstance(unit, str) else "", cached.at)
+
+
+def _whole(value: Any, name: str) -> int | None:
+    """A number in what was kept on disk, where anything may stand."""
+    number = value.get(name) if isinstance(value, dict) else None
+    return number if type(number) is int and 0 <= number < 2**63 else None
+
+
+def is_stale(heard: Price | Estimate | None, at: float) -> bool:
+    """True for what fal did not say, or too long ago. The user's own price has no age."""
+    return heard is None or (heard.at is not None and not 0 <= at - heard.at <= FRESH_S)
+
+
+def trouble_of(endpoints: Sequence[str], prices: Mapping[str, Price], why: str, *, at: float) -> str:
+    """What is wrong with the `prices` of `endpoints`, because of `why`; "" where nothing is."""
+    missing = [endpoint for endpoint in endpoints if endpoint not in prices]
+    if missing:
+        more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
+        return f"none for {', '.join(missing[:SHOWN])}{more}: {why}; budget.unit_price can name one"
+    return f"as heard before: {why}" if any(is_stale(prices[one], at) for one in endpoints) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Prices for a run."""
+
+    prices: dict[str, Price]
+    trouble: str
+    """What is wrong with them; "" where nothing is."""
+
 
 async def find_prices(
     store: Store,
@@ -42,75 +141,120 @@ async def find_prices(
     budget: BudgetSpec | None,
     is_needed: bool,
     at: float,
-) -> dict[str, Price]:
+    cache: Cache,
+) -> Found:
     """The price of each of `endpoints`, kept in the state file; without `is_needed` some may be missing.
 
     Raises `UsageError` when `is_needed` and one cannot be found.
     """
-    known = known_prices(store, endpoints, budget)
-    stale = [one for one in endpoints if one not in known or at - (known[one].at or at) > FRESH_S]
-    heard: dict[str, Price] = {}
-    why = ""
-    if stale:
-        tries, timeout_s = (TRIES, NEEDED_S) if is_needed else (1, WANTED_S)
-        heard, why = await _ask(platform, stale, tries=tries, timeout_s=timeout_s, at=at)
-    prices = {**known, **heard}
+    book = PriceBook(budget, cache, store.prices())
+    known = book.known(endpoints)
+    tries, timeout_s = (TRIES, NEEDED_S) if is_needed else (1, WANTED_S)
+    stale = [endpoint for endpoint in endpoints if is_stale(known.get(endpoint), at)]
+    asked = await ask_prices(platform, stale, tries=tries, timeout_s=timeout_s, at=at)
+    book.keep(asked.prices)
+    prices = {**known, **asked.prices}
     missing = [endpoint for endpoint in endpoints if endpoint not in prices]
     if missing and is_needed:
         raise UsageError(
-            f"a cost limit needs the price of {', '.join(missing[:5])}, and fal did not name it" + (why and f": {why}"),
+            f"a cost limit needs the price of {', '.join(missing[:5])}, and fal did not name it"
+            + (f": {asked.error}" if asked.error else ""),
             advice="Give it in the manifest, in US dollars per billable unit: `budget: {unit_price: 0.025}`, or by"
             " endpoint: `unit_price: {fal-ai/flux/dev: 0.025}`.",
         )
-    store.take_prices(heard, prices)
-    return prices
+    store.take_prices({one: price for one, price in prices.items() if price.at is not None}, prices)
+    why = str(asked.error or "fal named none in US dollars")
+    return Found(prices, trouble_of(endpoints, prices, why, at=at))
 
 
-def known_prices(store: Store, endpoints: Sequence[str], budget: BudgetSpec | None) -> dict[str, Price]:
-    """The prices of `endpoints` that can be had without asking fal: the user's own, else those last heard."""
-    prices = {endpoint: price for endpoint, price in store.prices().items() if endpoint in endpoints}
-    for endpoint in endpoints:
-        own = budget.price_of(endpoint) if budget else None
-        if own is not None:
-            prices[endpoint] = Price(to_nano(own))
-    return prices
-
-
-def open_spending(store: Store, prices: Mapping[str, Price], limit: int | None) -> Spending:
-    """The batch's money at the start of a run: what earlier runs spent, what they left open, what they learned."""
-    tariffs = {endpoint: Tariff(price) for endpoint, price in prices.items()}
-    if limit is not None:
-        for endpoint, price in prices.items():
-            for given, units in store.bills(endpoint):
-                tariffs[endpoint] = tariffs[endpoint].after(size_of(input_of(given), price.unit), units)
-
-    def expected(endpoint: str, given: bytes) -> int:
-        tariff = tariffs.get(endpoint)
-        return 0 if tariff is None else tariff.expected(size_of(input_of(given), tariff.price.unit))
-
-    store.reserve_open(expected)
-    return Spending(store.purse(limit), tariffs)
-
-
-async def _ask(
+async def ask_prices(
     platform: FalPlatform, endpoints: Sequence[str], *, tries: int, timeout_s: float, at: float
-) -> tuple[dict[str, Price], str]:
+) -> Asked:
     """fal's prices, and why some are missing. One unknown endpoint refuses a whole question (fal-protocol §11.3), so
     after a refusal each is asked for alone."""
     heard: dict[str, Price] = {}
-    why = ""
+    unknown: list[str] = []
+    last: WireError | None = None
     groups = [list(endpoints[start : start + AT_ONCE]) for start in range(0, len(endpoints), AT_ONCE)]
     for trial in range(tries):
         if trial:
             await anyio.sleep(PAUSE_S)
         failed: list[list[str]] = []
-        for group in groups:
+        while groups:
+            group = groups.pop()
             try:
                 heard |= await platform.prices(group, at=at, timeout_s=timeout_s)
             except WireError as error:
-                why = str(error)
-                failed += [[one] for one in group]
+                last = error
+                if not (isinstance(error, HttpError) and error.status == 404):
+                    failed.append(group)
+                elif len(group) > 1:
+                    groups += [[one] for one in group]
+                else:
+                    unknown += group
         groups = failed
         if not groups:
             break
-    return heard, why
+    return Asked(heard, tuple(unknown), last)
+
+
+async def ask_estimates(
+    platform: FalPlatform, book: PriceBook, endpoints: Iterable[str], *, at: float
+) -> dict[str, Estimate]:
+    """What calls of `endpoints` cost on average, where fal answers; kept in `book`."""
+    found: dict[str, Estimate] = {}
+    turn = anyio.CapacityLimiter(ESTIMATES_AT_ONCE)
+
+    async def find(endpoint: str) -> None:
+        async with turn:
+            try:
+                found[endpoint] = await platform.estimate(endpoint, at=at, timeout_s=WANTED_S)
+            except WireError:
+                return  # an older one, or none, is named as such
+        book.keep_estimate(endpoint, found[endpoint])
+
+    async with anyio.create_task_group() as group:
+        for endpoint in endpoints:
+            group.start_soon(find, endpoint)
+    return found
+
+
+def wants_estimate(price: Price | None, defaults: Mapping[str, Any] | None) -> bool:
+    """May fal's history have to tell what a call costs? Not where its units are counted, nor at the user's price."""
+    if price is None:
+        return True
+    return price.at is not None and size_of({}, price.unit, defaults).sure is not Sure.COUNTED
+
+
+def tariffs_of(
+    prices: Mapping[str, Price],
+    defaults: Mapping[str, Mapping[str, Any] | None],
+    bills: Mapping[str, Iterable[tuple[bytes, float]]],
+) -> dict[str, Tariff]:
+    """What jobs of each endpoint cost, as far as it is known. `defaults` are those of their inputs, `bills` are
+    (input, billable units) of finished jobs."""
+    tariffs = {}
+    for endpoint, price in prices.items():
+        tariff = Tariff(price, defaults.get(endpoint))
+        for given, units in bills.get(endpoint, ()):
+            tariff = tariff.after(tariff.size(input_of(given)), units)
+        tariffs[endpoint] = tariff
+    return tariffs
+
+
+def open_spending(
+    store: Store,
+    prices: Mapping[str, Price],
+    limit: int | None,
+    defaults: Mapping[str, Mapping[str, Any] | None] | None = None,
+) -> Spending:
+    """The batch's money at the start of a run: what earlier runs spent, what they left open, what they learned."""
+    bills = {} if limit is None else {endpoint: store.bills(endpoint) for endpoint in prices}
+    tariffs = tariffs_of(prices, defaults or {}, bills)
+
+    def expected(endpoint: str, given: bytes) -> int:
+        tariff = tariffs.get(endpoint)
+        return 0 if tariff is None else tariff.expected(tariff.size(input_of(given)))
+
+    store.reserve_open(expected)
+    return Spending(store.purse(limit), tariffs)

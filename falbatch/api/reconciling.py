@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from falbatch.adapters import lock
+from falbatch.adapters.cache import Cache
 from falbatch.adapters.clock import SystemClock
 from falbatch.adapters.store import reader
 from falbatch.adapters.store.database import open_reader, translated
@@ -16,7 +17,7 @@ from falbatch.adapters.store.store import Store
 from falbatch.api import connect
 from falbatch.api.cancelling import fal_of
 from falbatch.api.executing import execute, execute_settings, make_report
-from falbatch.api.pricing import known_prices
+from falbatch.api.pricing import PriceBook
 from falbatch.api.running import holder_of
 from falbatch.api.workspace import open_state
 from falbatch.core.events import Counter, Listener, Notice, RunEvent
@@ -59,7 +60,7 @@ async def reconcile(
         began_s = time.monotonic()
         options = connect.submit_options(place.manifest)
         budget = place.manifest.budget if place.manifest else None
-        prices = known_prices(store, store.unsettled_endpoints(), budget)
+        prices = PriceBook(budget, Cache(None), store.prices()).known(store.unsettled_endpoints())
         with fal_of(place, row, key_file) as target:
             async with connect.open_fal(target, options) as fal:
                 error, stopped_by = await execute(

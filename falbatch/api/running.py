@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from falbatch.adapters import lock
-from falbatch.adapters.cache import Cache, open_cache
+from falbatch.adapters.cache import Cache
 from falbatch.adapters.clock import SystemClock
 from falbatch.adapters.files import make_folder
 from falbatch.adapters.sandbox_process import sandbox
@@ -26,11 +26,12 @@ from falbatch.api import connect
 from falbatch.api.again import RetryChoice, choose
 from falbatch.api.executing import execute, execute_settings, make_report
 from falbatch.api.library import plan as plan_of
-from falbatch.api.offline import check_endpoint, planned_terms
+from falbatch.api.offline import check_endpoint, planned_terms, target_kind, user_cache
 from falbatch.api.planning import Planned, Selection, settle_jobs, summarize
-from falbatch.api.preflight import WrongInputs, ask, look_over
-from falbatch.api.pricing import find_prices, known_prices
+from falbatch.api.preflight import WrongInputs
+from falbatch.api.pricing import PriceBook
 from falbatch.api.profiling import Profiler
+from falbatch.api.quoting import Ahead, Told
 from falbatch.api.webhooks import check_place, open_door, place_of
 from falbatch.api.workspace import Workspace, open_manifest
 from falbatch.core.events import Counter, Listener, Notice, RunEvent
@@ -38,14 +39,12 @@ from falbatch.core.money import to_nano
 from falbatch.core.plan import Action, Again, Plan
 from falbatch.engine.settings import ExecuteSettings, Scope
 from falbatch.errors import FalbatchError, ManifestError
-from falbatch.fal.hosts import Hosts
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
     from falbatch.api.webhooks import Door
     from falbatch.core.manifest import Manifest
-    from falbatch.core.money import Price
     from falbatch.core.report import Report
 
 SANDBOX_DATA: Final = ".sandbox"
@@ -69,6 +68,9 @@ class RunOptions:
     """Submit unknown jobs again, although they may have run and been charged; after looking for them at fal."""
     validate: bool = True
     """Check inputs against the endpoints' own schemas before anything is submitted."""
+    ask_above: Decimal | None = None
+    """US dollars that a run may be expected to cost without asking for a yes, in place of the manifest's
+    `budget.ask_above`."""
     max_cost: Decimal | None = None
     """US dollars that the batch may cost over all its runs, in place of the manifest's `budget.max_cost`."""
     reconcile_s: float | None = None
@@ -202,9 +204,8 @@ class _Run:
                 connect.open_fal(target, connect.submit_options(manifest_of(self._workspace))) as fal,
                 open_door(self._place, target, store, self._heard) as door,
             ):
-                plan = await self._checked(store, fal, planned, plan, again)
-                prices = await self._prices(store, fal, planned)
-                if plan.actions[Action.SUBMIT] and target.costs and self._confirm and not self._confirm(plan):
+                plan, told = await self._checked(store, fal, planned, plan, again)
+                if target.costs and self._must_ask(plan) and self._confirm and not self._confirm(plan):
                     return self._report(store, None, 0.0, "not confirmed", unchanged=True)
                 self._begin(store, planned, again)
                 if door is not None:
@@ -213,7 +214,7 @@ class _Run:
                     self._counter.total = plan.total
                     self._counter.done_before = kept.count_done(store.connection) if self._is_whole else 0
                     self._on_plan(plan, self._counter)
-                return await self._execute(store, target, fal, self._settings(plan.total), prices, door)
+                return await self._execute(store, target, fal, self._settings(plan.total), told, door)
 
     async def _settle_first(self, store: Store) -> Report | None:
         """Before unknown jobs are submitted again: what fal knows of them is paid for and comes home. A report when the
@@ -229,33 +230,34 @@ class _Run:
                 open_door(self._place, target, store, self._heard) as door,
             ):
                 settings = replace(self._settings(0), scope=Scope.PAID)
-                prices = known_prices(store, store.unsettled_endpoints(), manifest_of(self._workspace).budget)
-                report = await self._execute(store, target, fal, settings, prices, door)
+                book = PriceBook(manifest_of(self._workspace).budget, Cache(None), store.prices())
+                told = Told(prices=book.known(store.unsettled_endpoints()))
+                report = await self._execute(store, target, fal, settings, told, door)
         return report if report.tally.stopped_by else None
 
-    async def _checked(self, store: Store, fal: connect.Fal, planned: Planned, plan: Plan, again: Again) -> Plan:
-        """`plan` with what is worth knowing about its submits. Raises `ManifestError` where one will be refused."""
-        manifest = manifest_of(self._workspace)
-        if not plan.actions[Action.SUBMIT] or not (self._options.validate and manifest.validate.is_on):
-            return plan
-        env = os.environ
-        cache = Cache(None) if self._options.sandbox else open_cache(env, Hosts.resolve(env).queue)
-        facts = await ask(planned.jobs.endpoints(store.connection), cache, fal.catalogue)
-        verdict = await anyio.to_thread.run_sync(
-            lambda: look_over(store.connection, planned.jobs, again, manifest, facts, validates=True)
-        )
-        verdict.raise_if_wrong()
-        return replace(plan, warnings=verdict.warnings)
-
-    async def _prices(self, store: Store, fal: connect.Fal, planned: Planned) -> Mapping[str, Price]:
-        return await find_prices(
+    async def _checked(
+        self, store: Store, fal: connect.Fal, planned: Planned, plan: Plan, again: Again
+    ) -> tuple[Plan, Told]:
+        """`plan` with what is worth knowing about its submits and what they will cost, and what fal says of their
+        endpoints. Raises `ManifestError` where one will be refused, `UsageError` where a price is needed and lacks."""
+        manifest, options = manifest_of(self._workspace), self._options
+        ahead = Ahead(
             store,
-            fal.platform,
-            sorted({*planned.jobs.endpoints(store.connection), *store.unsettled_endpoints()}),
-            budget=manifest_of(self._workspace).budget,
-            is_needed=self._settings(0).max_cost_nano is not None,
+            fal,
+            manifest,
+            user_cache(os.environ, sandbox=options.sandbox),
             at=self._clock.unix_s(),
+            validates=options.validate and manifest.validate.is_on,
+            has_limit=self._settings(0).max_cost_nano is not None,
         )
+        return await ahead.look(planned.jobs, plan, again)
+
+    def _must_ask(self, plan: Plan) -> bool:
+        """Is a yes needed? Not where nothing is submitted, or for little money."""
+        above = self._options.ask_above
+        if above is None:
+            above = manifest_of(self._workspace).budget.ask_above
+        return plan.actions[Action.SUBMIT] > 0 and (plan.resubmitted > 0 or not plan.costs_at_most(to_nano(above)))
 
     def _settings(self, total: int) -> ExecuteSettings:
         settings = execute_settings(manifest_of(self._workspace), total)
@@ -313,7 +315,7 @@ class _Run:
         target: connect.Target,
         fal: connect.Fal,
         settings: ExecuteSettings,
-        prices: Mapping[str, Price],
+        told: Told,
         door: Door | None,
     ) -> Report:
         began_s = time.monotonic()
@@ -322,7 +324,8 @@ class _Run:
             target,
             fal,
             settings,
-            prices,
+            told.prices,
+            defaults=told.defaults,
             output=self._workspace.output,
             listen=self._heard,
             watch_signals=self._options.watch_signals,
@@ -360,7 +363,7 @@ class _Run:
 
 def target_kind_of(*, sandbox: bool) -> str:
     """What the state file remembers of the fal that this process would talk to."""
-    return connect.target_kind(os.environ, sandbox=sandbox)
+    return target_kind(os.environ, sandbox=sandbox)
 
 
 def manifest_of(workspace: Workspace) -> Manifest:

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 
 from falbatch.adapters import lock
+from falbatch.adapters.cache import Cache
 from falbatch.adapters.clock import SystemClock
 from falbatch.adapters.files import make_folder
 from falbatch.adapters.sandbox_process import sandbox as sandbox_process
@@ -175,8 +176,10 @@ async def _finishing(
     ):
         clock = SystemClock()
         is_needed = settings.max_cost_nano is not None
-        prices = await find_prices(store, fal.platform, [endpoint], budget=None, is_needed=is_needed, at=clock.unix_s())
-        spending = open_spending(store, prices, settings.max_cost_nano)
+        found = await find_prices(
+            store, fal.platform, [endpoint], budget=None, is_needed=is_needed, at=clock.unix_s(), cache=Cache(None)
+        )
+        spending = open_spending(store, found.prices, settings.max_cost_nano)
         deps = Deps(store, fal.queue, fal.platform, files, clock, hear, spending, fal.direct, storage)
         execution = Execution(deps, settings, Stop())
         # A plain task: a task group must be left by the task that entered it, and nobody knows which task will close

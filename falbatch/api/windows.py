@@ -1,4 +1,4 @@
-"""Small direct windows on fal: its models and their schemas. One question each, no state."""
+"""Small direct windows on fal: its models, their schemas and their prices. One question each, no state."""
 
 from __future__ import annotations
 
@@ -15,12 +15,23 @@ from falbatch.core.fields import EndpointFields, endpoint_fields
 from falbatch.errors import CredentialsError, FalbatchError, FalUnreachable, HttpError, UsageError, WireError
 from falbatch.fal.catalogue import CatalogueClient, Model
 from falbatch.fal.hosts import Hosts
+from falbatch.fal.platform import PlatformClient
 from falbatch.fal.transport import Transport, TransportSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-__all__ = ["EndpointSchema", "Model", "as_told", "models", "open_catalogue", "origin_of", "read_schema", "schema"]
+__all__ = [
+    "EndpointSchema",
+    "Model",
+    "as_told",
+    "models",
+    "open_catalogue",
+    "open_windows",
+    "origin_of",
+    "read_schema",
+    "schema",
+]
 
 MODELS_MOST: Final = 2_000
 """Models read for one question; fal has some hundreds."""
@@ -100,22 +111,44 @@ async def _unknown(asked: CatalogueClient, endpoint: str) -> UsageError:
     return UsageError(what, advice="Look for it with `falbatch models WORDS`; private endpoints have no schema.")
 
 
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """What fal tells about its endpoints."""
+
+    catalogue: CatalogueClient
+    platform: connect.FalPlatform | None
+    """Prices; None without a key, as fal names them only with one (fal-protocol §11.3)."""
+    no_key: CredentialsError | None = None
+    """Why there is none."""
+
+
 @contextlib.asynccontextmanager
-async def open_catalogue(key_file: Path | None, *, is_sandbox: bool) -> AsyncIterator[CatalogueClient]:
-    """A client of fal's lists, or of a sandbox's that lives as long as this block; failures come out as our own."""
+async def open_windows(key_file: Path | None, *, is_sandbox: bool) -> AsyncIterator[Windows]:
+    """fal's lists, schemas and prices, with a key where there is one. Raises `FalbatchError` for what its calls
+    raise."""
     with origin_of(is_sandbox=is_sandbox) as origin:
         hosts = Hosts.resolve(os.environ, origin=origin)
+        credentials = no_key = None
         try:
             credentials = connect.find_target(key_file=key_file, origin=origin).credentials
-        except CredentialsError:
+        except CredentialsError as error:
             if key_file is not None:
                 raise
-            credentials = None
+            no_key = error
         async with Transport(settings=TransportSettings()) as transport:
+            catalogue = CatalogueClient(transport, hosts, credentials)
+            platform = connect.FalPlatform(PlatformClient(transport, hosts, credentials)) if credentials else None
             try:
-                yield CatalogueClient(transport, hosts, credentials)
+                yield Windows(catalogue, platform, no_key)
             except (WireError, ValueError) as error:
                 raise as_told(error) from error
+
+
+@contextlib.asynccontextmanager
+async def open_catalogue(key_file: Path | None, *, is_sandbox: bool) -> AsyncIterator[CatalogueClient]:
+    """The same, where prices are of no interest."""
+    async with open_windows(key_file, is_sandbox=is_sandbox) as fal:
+        yield fal.catalogue
 
 
 def as_told(error: WireError | ValueError) -> FalbatchError:

@@ -45,6 +45,7 @@ def _perform(options: argparse.Namespace, selection: planning.Selection, retry: 
         validate=not options.no_validate,
         retry=retry,
         resubmit_unknown=options.resubmit_unknown,
+        ask_above=options.ask_above,
         max_cost=options.max_cost,
         reconcile_s=options.reconcile_s,
         webhook_listen=options.webhook_listen,
@@ -58,7 +59,7 @@ def _perform(options: argparse.Namespace, selection: planning.Selection, retry: 
                 options.manifest,
                 run_options,
                 listen=display.hear,
-                confirm=None if options.yes else _confirm,
+                confirm=None if options.yes else display.confirm,
                 on_plan=display.begin,
             )
         )
@@ -85,6 +86,7 @@ class _Display:
         self._is_json = is_json
         self._stack = ExitStack()
         self._show: Callable[[RunEvent], None] | None = None
+        self._has_said = False
 
     def __enter__(self) -> Self:
         return self
@@ -96,13 +98,36 @@ class _Display:
         """Say what will be done, then follow it."""
         if self._is_json:
             print_json(plan.as_json())
+        self._say(plan)
+        self._show = self._stack.enter_context(ProgressDisplay(counter))
+
+    def _say(self, plan: Plan) -> None:
+        """What will be done and what it will cost, once."""
+        if self._has_said:
+            return
+        self._has_said = True
         doing = ", ".join(f"{action.value} {count:,}" for action, count in plan.actions.items() if count)
         print(f"{plan.name}: {plan.total:,} jobs: {doing}", file=sys.stderr)
-        for line in render.warning_lines(plan):
+        for line in render.forewords(plan):
             print(line, file=sys.stderr)
-        if plan.resubmitted:
-            print(render.resubmit_warning(plan), file=sys.stderr)
-        self._show = self._stack.enter_context(ProgressDisplay(counter))
+
+    def confirm(self, plan: Plan) -> bool:
+        """Ask before money is spent; without a terminal somebody must have said so beforehand."""
+        count = plan.actions[Action.SUBMIT]
+        cost = "" if plan.cost is None else f" for {plan.cost.words}"
+        if not sys.stdin.isatty():
+            raise UsageError(
+                f"{count:,} jobs would be submitted to fal and billed{cost}, and there is no terminal to ask at",
+                advice="Give --yes (or --ask-above USD), or look first with `falbatch plan`.",
+            )
+        self._say(plan)
+        print(f"Submit {count:,} jobs to fal{cost}? They will be billed. [y/N] ", end="", file=sys.stderr, flush=True)
+        # Nothing runs yet: a Ctrl-C here means no, at once, and not what the event loop makes of it.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return sys.stdin.readline().strip().lower() in {"y", "yes"}
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def hear(self, event: RunEvent) -> None:
         """Pass an event on to the bar."""
@@ -110,25 +135,6 @@ class _Display:
             self._show(event)
         elif text := words_of(event):
             print(text, file=sys.stderr)
-
-
-def _confirm(plan: Plan) -> bool:
-    """Ask before money is spent; without a terminal somebody must have said so beforehand."""
-    count = plan.actions[Action.SUBMIT]
-    if not sys.stdin.isatty():
-        raise UsageError(
-            f"{count:,} jobs would be submitted to fal and billed, and there is no terminal to ask at",
-            advice="Give --yes, or look first with `falbatch plan`.",
-        )
-    if plan.resubmitted:
-        print(render.resubmit_warning(plan), file=sys.stderr)
-    print(f"Submit {count:,} jobs to fal? They will be billed. [y/N] ", end="", file=sys.stderr, flush=True)
-    # Nothing runs yet: a Ctrl-C here means no, at once, and not what the event loop makes of it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return sys.stdin.readline().strip().lower() in {"y", "yes"}
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def do_reconcile(options: argparse.Namespace) -> int:

@@ -50,6 +50,7 @@ def do_plan(options: argparse.Namespace) -> int:
         sandbox=options.sandbox,
         offline=options.offline,
         validate=not options.no_validate,
+        key_file=options.key_file,
     )
     if options.json:
         print_json(plan.as_json())

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 ISSUES: Final = "This is a bug in falbatch. What is on disk is safe; please report the lines above."
 
 
-SHOWS_ONLY: Final = frozenset({"plan", "status", "export", "models", "schema"})
+SHOWS_ONLY: Final = frozenset({"plan", "status", "export", "models", "schema", "price"})
 """Commands that do nothing but write: when nobody reads any more they are done, and have done well."""
 
-WINDOWS: Final = frozenset({"call", "upload", "models", "schema"})
+WINDOWS: Final = frozenset({"call", "upload", "models", "schema", "price"})
 """Commands that know nothing of batches."""
 
 LOOKS: Final = SHOWS_ONLY - WINDOWS

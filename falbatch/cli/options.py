@@ -60,16 +60,22 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """`arguments` understood. What is wrong is told with the usage of the command it was said to; then SystemExit.
 
-    argparse takes words that are no options together only: those of `call`, and the file of `init`, join here when they
-    stand after an option.
+    argparse takes words that are no options together only: those of `call` and `price`, and the file of `init`, join
+    here when they stand after an option.
     """
     options, left = build_parser().parse_known_args(arguments)
     if options.command == "init" and options.file is None and len(left) == 1 and not left[0].startswith("--"):
         options.file = Path(left[0])
-    elif left and options.command == "call" and not any(word.startswith("-") for word in left):
+    elif left and options.command in {"call", "price"} and not any(word.startswith("-") for word in left):
         options.fields += left
     elif left:
         options.parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if options.command == "price":  # an endpoint has no "=" in it
+        words = [*options.endpoints, *options.fields]
+        options.fields = [word for word in words if "=" in word]
+        options.endpoints = [word for word in words if "=" not in word]
+        if not options.endpoints:
+            options.parser.error("an ENDPOINT is needed")
     return options
 
 
@@ -129,6 +135,12 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-cost", metavar="USD", type=_dollars, help="submit nothing that would bring the batch above this cost"
+    )
+    parser.add_argument(
+        "--ask-above",
+        metavar="USD",
+        type=_dollars,
+        help="do not ask before a run that is expected to cost no more",
     )
     _wait(parser, "--reconcile-wait")
     parser.add_argument(
@@ -202,6 +214,7 @@ def _plan(commands: Any) -> None:
     )
     _common(parser)
     _part(parser)
+    _key(parser)
     parser.add_argument("--sandbox", action="store_true", help="ask a local emulator of fal instead of fal")
     parser.add_argument("--offline", action="store_true", help="ask nobody: go by what was heard before")
     _validation(parser)

@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+from falbatch.cli.costs import cost_lines
 from falbatch.core.money import in_dollars
 from falbatch.core.plan import Action, Change
 from falbatch.core.state import State
@@ -37,6 +38,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     if files := plan.files:
         there = f", {files.there:,} are at fal already" if files.there else ""
         yield f"files of inputs: {files.upload:,} to upload ({in_bytes(files.upload_bytes)}){there}"
+    if plan.cost is not None:
+        yield from cost_lines(plan.cost, time.time())
     yield "reasons:"
     for reason, count in sorted(plan.reasons.items(), key=lambda pair: -pair[1]):
         yield f"  {count:>9,}  {reason}"
@@ -52,6 +55,15 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     for job in plan.first:
         yield from _job_lines(job)
     yield from warning_lines(plan)
+
+
+def forewords(plan: Plan) -> Iterator[str]:
+    """What a run says before it begins: costs and warnings."""
+    if plan.cost is not None:
+        yield from cost_lines(plan.cost, time.time())
+    yield from warning_lines(plan)
+    if plan.resubmitted:
+        yield resubmit_warning(plan)
 
 
 def warning_lines(plan: Plan) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Flags of the small direct windows on fal: `init`, `call`, `upload`, `models`, `schema`."""
+"""Flags of the small direct windows on fal: `init`, `call`, `upload`, `models`, `schema`, `price`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 
 def add_windows(commands: Any, command: Make, positive: Callable[[str], int]) -> None:
-    """Add all five; `command` makes a parser with examples and exit codes, `positive` reads a whole number from 1."""
+    """Add all six; `command` makes a parser with examples and exit codes, `positive` reads a whole number from 1."""
     _init(commands, command)
     _call(commands, command)
     _upload(commands, command)
     _models(commands, command, positive)
     _schema(commands, command)
+    _price(commands, command)
 
 
 def _place(parser: argparse.ArgumentParser) -> None:
@@ -141,4 +142,21 @@ def _schema(commands: Any, command: Make) -> None:
     parser.add_argument(
         "--manifest", action="store_true", help="instead: the JSON Schema of manifests, for editors and other tools"
     )
+    _place(parser)
+
+
+def _price(commands: Any, command: Make) -> None:
+    parser = command(
+        commands,
+        "price",
+        "show what endpoints cost, or what one call would; submits nothing",
+        (0, 1, 2, 4, 5),
+        "falbatch price fal-ai/flux/dev fal-ai/veo3.1 --sandbox",
+        "falbatch price fal-ai/flux/dev num_images=4 image_size=square_hd --sandbox",
+    )
+    parser.add_argument("endpoints", metavar="ENDPOINT", nargs="+", help="an endpoint id, such as fal-ai/flux/dev")
+    parser.add_argument(
+        "fields", metavar="NAME=VALUE", nargs="*", help="fields of an input, as for `call`: what would that call cost?"
+    )
+    _key(parser)
     _place(parser)

@@ -1,4 +1,4 @@
-"""The small direct windows on fal: `call`, `upload`, `models`, `schema`."""
+"""The small direct windows on fal: `call`, `upload`, `models`, `schema`, `price`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import json
 import shutil
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from falbatch.api import calling, windows
+from falbatch.api import calling, price_window, windows
 from falbatch.api.starting import manifest_schema
+from falbatch.cli.costs import cost_words, day_of, how
+from falbatch.core.money import NANO, in_dollars
 from falbatch.core.problems import one_line
 from falbatch.core.yamltext import load
 from falbatch.errors import ExitCode, UsageError
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
+    from falbatch.api.price_window import EndpointPrice
     from falbatch.api.windows import Model
     from falbatch.core.fields import Field
 
@@ -233,6 +237,55 @@ def _with_inner(fields: Sequence[Field], before: str = "") -> Iterator[tuple[str
         yield from _with_inner(field.inside, f"{name}[]." if "array" in field.kinds else f"{name}.")
 
 
+def do_price(options: argparse.Namespace) -> int:
+    """`falbatch price`."""
+    given, files = read_input(None, options.fields)
+    for place in files:  # never uploaded: only that something is there may matter
+        given = calling.put(given, place, "file")
+    found = anyio.run(
+        lambda: price_window.prices(
+            options.endpoints,
+            given if options.fields else None,
+            key_file=options.key_file,
+            is_sandbox=options.sandbox,
+        )
+    )
+    for one in found.endpoints:
+        if options.json:
+            print(_line(_price_json(one)))
+        else:
+            for line in _price_lines(one):
+                print(line)
+    if found.trouble:
+        print(found.trouble, file=sys.stderr)
+    return int(ExitCode.OK)
+
+
+def _price_json(found: EndpointPrice) -> dict[str, Any]:
+    price, estimate = found.price, found.estimate
+    average = None if estimate is None else estimate.nano_per_call
+    return {
+        "endpoint": found.endpoint,
+        "unit": price.unit,
+        "unit_price": price.nano_per_unit / NANO,
+        "priced_at": price.at,
+        "average_call": None if average is None else average / NANO,
+        "averaged_at": None if estimate is None else estimate.at,
+        "call": None if found.call is None else found.call.as_json(),
+    }
+
+
+def _price_lines(found: EndpointPrice) -> Iterator[str]:
+    price, estimate, call = found.price, found.estimate, found.call
+    yield f"{found.endpoint}  {in_dollars(price.nano_per_unit)} per {price.unit or 'unit'} ({day_of(price.at)})"
+    if estimate is not None and estimate.nano_per_call is not None:
+        yield f"  an average call, as fal says: {in_dollars(estimate.nano_per_call)} ({day_of(estimate.at)})"
+    if call is not None:
+        yield f"  this call: {cost_words(call)}{how(call, time.time())}"
+        if call.words:
+            yield f"    {call.words}"
+
+
 def _line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
@@ -256,4 +309,5 @@ HANDLERS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "upload": do_upload,
     "models": do_models,
     "schema": do_schema,
+    "price": do_price,
 }

@@ -67,6 +67,18 @@ def input_schema(document: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def input_defaults(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The input's fields with their defaults, None for those without; None where the document describes no input."""
+    schema = input_schema(document)
+    if schema is None:
+        return None
+    found = {}
+    for name, given in _mapping(schema.get("properties")).items():
+        about = _mapping(given)
+        found[str(name)] = about.get("default", _resolved(document, about).get("default"))
+    return found
+
+
 def output_schema(document: Mapping[str, Any]) -> dict[str, Any] | None:
     """The schema of the result: what `…/requests/{request_id}` answers; None without one."""
     for name, path in _mapping(document.get("paths")).items():

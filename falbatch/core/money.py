@@ -7,10 +7,12 @@ what it is expected to cost, and settles when fal has said what it did cost.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Decimal
-from math import ceil, isfinite
+from math import sqrt
 from typing import TYPE_CHECKING, Any, Final
+
+from falbatch.core.units import Size, Sure, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,77 +53,42 @@ class Price:
         return min(COST_MOST, int((Decimal(str(units)) * self.nano_per_unit).to_integral_value(ROUND_CEILING)))
 
 
-COUNT_FIELDS: Final = ("num_images", "num_videos", "num_outputs", "num_samples", "batch_size")
-COUNT_MOST: Final = 1_000
-"""A larger "count" is some other number."""
-
-COUNTED_UNITS: Final = frozenset({"image", "video", "request", "generation", "call"})
-"""Units of which an input says how many it will be billed."""
-
-_PRESET_PIXELS: Final[Mapping[str, int]] = {
-    "square_hd": 1024 * 1024,
-    "square": 512 * 512,
-    "portrait_4_3": 768 * 1024,
-    "portrait_16_9": 576 * 1024,
-    "landscape_4_3": 1024 * 768,
-    "landscape_16_9": 1024 * 576,
-}
-"""fal-protocol §12, "Image presets"."""
-
-
 @dataclass(frozen=True, slots=True)
-class Size:
-    """How much of its endpoint's unit a job asks for."""
+class Learned:
+    """What jobs of one variant were billed, per unit of their size."""
 
-    units: float
-    exact: bool
-    """False: only in proportion to other jobs of the endpoint (a unit that the input does not tell)."""
+    seen: int = 0
+    """Jobs that it is known from."""
+    most: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
+    """Sums over the jobs, of the rates and of their squares."""
 
+    @property
+    def mean(self) -> float:
+        """Units billed per unit of size; 1 before any was."""
+        return self.total / self.seen if self.seen else 1.0
 
-def size_of(given: Mapping[str, Any], unit: str) -> Size:
-    """The size of an input. For a unit that the input does not tell, images × megapixels × seconds, each where it is
-    there: jobs of an endpoint are billed in proportion to it, by a factor that the first of them shows."""
-    word = unit.strip().lower().removesuffix("s")
-    count = _count(given)
-    if word in COUNTED_UNITS:
-        return Size(1.0 if word in {"request", "call"} else count, exact=True)
-    return Size(count * _megapixels(given) * _seconds(given), exact=False)
+    @property
+    def deviation(self) -> float | None:
+        """The rates' standard deviation; None where less than two are known."""
+        if self.seen < 2:
+            return None
+        return sqrt(max(0.0, self.squares - self.total * self.mean) / (self.seen - 1))
 
+    @property
+    def bound(self) -> float:
+        """What the next job is very unlikely to be billed more than: the dearest so far, and the more the rates
+        differ and the fewer are known, the more above it."""
+        return self.most + 2 * (self.deviation or 0.0) / sqrt(max(1, self.seen))
 
-def _count(given: Mapping[str, Any]) -> float:
-    for field in COUNT_FIELDS:
-        value = given.get(field)
-        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= COUNT_MOST:
-            return float(value)
-    return 1.0
-
-
-def _megapixels(given: Mapping[str, Any]) -> float:
-    """Rounded up, as fal bills them; 1 where no size is given: then all jobs have the endpoint's own."""
-    size = given.get("image_size", given)
-    if isinstance(size, str):
-        return float(ceil(_PRESET_PIXELS.get(size, 1) / 1_000_000))
-    if not isinstance(size, dict):
-        return 1.0
-    width, height = _number(size.get("width")), _number(size.get("height"))
-    return float(max(1, ceil(width * height / 1_000_000))) if width and height else 1.0
+    def after(self, rate: float) -> Learned:
+        """After one more job."""
+        return Learned(self.seen + 1, max(self.most, rate), self.total + rate, self.squares + rate * rate)
 
 
-def _seconds(given: Mapping[str, Any]) -> float:
-    """`duration` is a number, "5" or "8s" (fal-protocol §12)."""
-    value = given.get("duration")
-    text = value.removesuffix("s").strip() if isinstance(value, str) else value
-    return max(1.0, _number(text) or 1.0)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if isfinite(number) and 0 < number <= 1e6 else None
+VARIANTS_MOST: Final = 64
+"""Of one endpoint that are learned about; any more are not told apart by their bills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,27 +96,42 @@ class Tariff:
     """What jobs of one endpoint cost, as far as it is known."""
 
     price: Price
-    factor: float | None = None
-    """The most units that a job was billed per unit of its size; None before the first was."""
-    seen: int = 0
-    """Jobs that it is known from."""
+    defaults: Mapping[str, Any] | None = None
+    """Of the endpoint's schema, for `size_of`."""
+    learned: Mapping[str, Learned] = field(default_factory=dict)
+    """By variant of size."""
+
+    def size(self, given: Mapping[str, Any]) -> Size:
+        """How much of the endpoint's unit an input asks for."""
+        return size_of(given, self.price.unit, self.defaults)
+
+    def known(self, size: Size) -> Learned | None:
+        """What was learned of jobs like one of `size`; None before any was billed."""
+        return self.learned.get(size.variant)
 
     def expected(self, size: Size) -> int:
         """What to reserve for a job, in nano-dollars."""
-        factor = self.factor or 1.0
+        known = self.known(size) or max(self.learned.values(), key=lambda one: one.most, default=Learned(most=1.0))
+        if size.sure is Sure.PROPORTIONAL:
+            return self.price.of(size.units * known.bound)
         # A job that was billed less than its input says is no promise that the next one will be.
-        return self.price.of(size.units * (max(1.0, factor) if size.exact else factor))
+        return self.price.of(size.units * (known.bound if known.most > 1.0 else 1.0))
 
     def at_once(self, size: Size) -> float:
         """How many such jobs may be under way at a time while there is a limit. Where only running jobs can tell what
         they cost: one at first, then twice as many as were seen, so that a dear one is noticed before many follow."""
-        return float("inf") if size.exact else max(1, 2 * self.seen)
+        if size.sure is Sure.COUNTED:
+            return float("inf")
+        known = self.known(size)
+        return max(1, 2 * known.seen) if known else 1
 
     def after(self, size: Size, units: float) -> Tariff:
         """After a job of `size` was billed `units`."""
-        if units <= 0 or size.units <= 0:
+        known = self.known(size)
+        if units <= 0 or size.units <= 0 or (known is None and len(self.learned) >= VARIANTS_MOST):
             return self
-        return replace(self, factor=max(self.factor or 0.0, units / size.units), seen=self.seen + 1)
+        rate = units / size.units
+        return replace(self, learned={**self.learned, size.variant: (known or Learned()).after(rate)})
 
 
 @dataclass(frozen=True, slots=True)

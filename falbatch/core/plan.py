@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from falbatch.core.model import JobKey
+    from falbatch.core.pricing import Cost
     from falbatch.errors import Problem
 
 
@@ -153,8 +154,15 @@ class Plan:
     """What those second charges may come to, in nano-dollars; 0 where no price is known."""
     files: PlannedFiles | None = None
     """None when the submits need none."""
+    cost: Cost | None = None
+    """What the jobs to be submitted will cost; None where nobody was to find out."""
     warnings: tuple[Problem, ...] = ()
     """What is worth knowing about the jobs that would be submitted, and stops nothing."""
+
+    def costs_at_most(self, amount: int) -> bool:
+        """Is it known to cost no more than `amount` nano-dollars, as far as can be said?"""
+        most = None if self.cost is None else self.cost.most
+        return most is not None and most <= amount
 
     def as_json(self) -> dict[str, Any]:
         """The plan's summary as one JSON object with stable field names."""
@@ -168,6 +176,7 @@ class Plan:
             "orphaned": self.orphans,
             "resubmitted_unknown": self.resubmitted,
             "files": None if self.files is None else asdict(self.files),
+            "cost": None if self.cost is None else self.cost.as_json(),
             "warnings": [asdict(warning) for warning in self.warnings],
         }
 

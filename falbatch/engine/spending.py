@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from falbatch.core.identity import input_of
-from falbatch.core.money import Price, Purse, Size, Tariff, cost_of, in_dollars, size_of
+from falbatch.core.money import Purse, Tariff, cost_of, in_dollars
 from falbatch.errors import LimitReached
 
 if TYPE_CHECKING:
@@ -31,8 +31,11 @@ class Spending:
     def __init__(self, purse: Purse, tariffs: Mapping[str, Tariff]) -> None:
         self.purse = purse
         self._tariffs = dict(tariffs)
-        self._under_way: defaultdict[str, set[int]] = defaultdict(set)
-        """Jobs by endpoint that were reserved in this run and did not end yet."""
+        self._under_way: defaultdict[tuple[str, str | None], set[int]] = defaultdict(set)
+        """Jobs that were reserved in this run, did not end yet and may cost something else than is reserved: by
+        endpoint and variant of size. Variants of which none ended yet are one, None: each is tried alone."""
+        self._places: dict[int, tuple[str, str | None]] = {}
+        """Where each of them is in `_under_way`."""
         self._changed = anyio.Event()
         self._waiting = 0
         """Jobs that wait for room: without any, nobody need be woken."""
@@ -46,15 +49,18 @@ class Spending:
         tariff = self._tariffs.get(job.endpoint)
         if tariff is None:
             return 0
-        size = self._size(job, tariff.price)
+        size = tariff.size(input_of(job.input_json))
         while True:
             tariff = self._tariffs[job.endpoint]
             amount = tariff.expected(size)
-            has_limit = self.purse.limit is not None
-            must_wait = has_limit and len(self._under_way[job.endpoint]) >= tariff.at_once(size)
+            at_once = float("inf") if self.purse.limit is None else tariff.at_once(size)
+            place = (job.endpoint, size.variant if tariff.known(size) else None)
+            must_wait = len(self._under_way[place]) >= at_once
             if not must_wait and self.purse.has_room(amount):
                 self.purse = self.purse.reserve(amount)
-                self._under_way[job.endpoint].add(job.job_id)
+                if at_once != float("inf"):
+                    self._under_way[place].add(job.job_id)
+                    self._places[job.job_id] = place
                 return amount
             if self._is_waiting_in_vain or (not must_wait and self.purse.at_fal == 0):
                 raise LimitReached(self._words(amount), advice=ADVICE)
@@ -87,7 +93,7 @@ class Spending:
         tariff = self._tariffs.get(job.endpoint)
         cost = cost_of(tariff.price if tariff else None, units, reserved=job.reserved, failed_status=failed_status)
         if tariff is not None and failed_status is None:
-            size = self._size(job, tariff.price)
+            size = tariff.size(input_of(job.input_json))
             self._tariffs[job.endpoint] = tariff.after(size, size.units if units is None else units)
         self.purse = self.purse.settle(job.reserved, cost or 0)
         self._ended(job)
@@ -99,16 +105,14 @@ class Spending:
         self._notify()
 
     def _ended(self, job: OpenJob) -> None:
-        self._under_way[job.endpoint].discard(job.job_id)
+        if (place := self._places.pop(job.job_id, None)) is not None:
+            self._under_way[place].discard(job.job_id)
         self._notify()
 
     def _notify(self) -> None:
         if self._waiting:
             self._changed.set()
             self._changed = anyio.Event()
-
-    def _size(self, job: OpenJob, price: Price) -> Size:
-        return size_of(input_of(job.input_json), price.unit)
 
     def _words(self, amount: int) -> str:
         purse = self.purse

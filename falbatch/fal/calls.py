@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +50,18 @@ async def read_object(
     timeout_s: float,
     max_bytes: int,
     redact: Callable[[str], str],
+    question: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
-    """The JSON object at `url`, and the call's name for messages. Raises HttpError, ReplyError, TransportError."""
-    call = label_of("GET", url)
-    reply = await transport.request("GET", url, headers=headers, body=None, timeout_s=timeout_s, max_bytes=max_bytes)
+    """The JSON object at `url`, and the call's name for messages. A `question` is posted; it may change nothing.
+
+    Raises HttpError, ReplyError, TransportError.
+    """
+    method, body = "GET", None
+    if question is not None:
+        method, body = "POST", json.dumps(question).encode()
+        headers = {**headers, "content-type": "application/json"}
+    call = label_of(method, url)
+    reply = await transport.request(method, url, headers=headers, body=body, timeout_s=timeout_s, max_bytes=max_bytes)
     if not 200 <= reply.status < 300:
         raise parse_error(reply.status, reply.headers, reply.body, call=call, redact=redact)
     try:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from falbatch.fal.hosts import Hosts
     from falbatch.fal.queue import Exchange
 
-__all__ = ["ListedRequest", "PlatformClient", "Price", "RequestsPage"]
+__all__ = ["Estimate", "ListedRequest", "PlatformClient", "Price", "RequestsPage"]
 
 LIST_TIMEOUT_S: Final = 30.0
 """A page with its payloads is a search on fal's side."""
@@ -95,6 +95,16 @@ class Price:
     """`USD`: fal's word."""
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What some calls cost together."""
+
+    total: Decimal
+    """Exactly as fal wrote it."""
+    currency: str
+    """`USD`: fal's word."""
+
+
 class PlatformClient:
     """Reads fal's platform API through `transport`. Stateless but for its settings; safe to share between tasks.
 
@@ -153,18 +163,39 @@ class PlatformClient:
             raise ReplyError(f"{call}: the reply has no list of prices")
         return tuple(price for price in map(_price, prices) if price is not None)
 
+    async def estimate(self, endpoint: str, *, calls: int, timeout_s: float = PRICES_TIMEOUT_S) -> Estimate | None:
+        """What `calls` (1 or more) calls of `endpoint` cost, by what calls of it did cost; None where the answer names
+        no amount. fal gives one total for all endpoints of a question, so each is asked about alone (§11.3)."""
+        if calls < 1:
+            raise ValueError(f"an estimate is for 1 call or more, not {calls}")
+        wanted = {str(EndpointId.parse(endpoint)): {"call_quantity": calls}}
+        question = {"estimate_type": "historical_api_price", "endpoints": wanted}
+        document, _ = await self._ask("models/pricing/estimate", timeout_s, MAX_PRICES_BYTES, question)
+        total, currency = _amount(document.get("total_cost")), _word(document.get("currency"))
+        return None if total is None or not currency else Estimate(total, currency)
+
     async def _get(
         self, path: str, query: Mapping[str, str], timeout_s: float, max_bytes: int
     ) -> tuple[dict[str, Any], str]:
         """The JSON object at `path`, and the call's name for messages."""
+        # Endpoint ids have no comma in them, so a bare one can only part two of them.
+        return await self._ask(f"{path}?{urlencode(query, safe=',')}", timeout_s, max_bytes)
+
+    async def _ask(
+        self, path: str, timeout_s: float, max_bytes: int, question: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], str]:
         if not self._hosts.api:
             raise TransportError(
                 "no platform API is known for this queue; FALBATCH_API_URL can name one", sent=False, kind="no_platform"
             )
-        # Endpoint ids have no comma in them, so a bare one can only part two of them.
-        url = f"{self._hosts.api}/{path}?{urlencode(query, safe=',')}"
         return await read_object(
-            self._transport, url, headers=self._headers, timeout_s=timeout_s, max_bytes=max_bytes, redact=self._redact
+            self._transport,
+            f"{self._hosts.api}/{path}",
+            headers=self._headers,
+            timeout_s=timeout_s,
+            max_bytes=max_bytes,
+            redact=self._redact,
+            question=question,
         )
 
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from falbatch.api.connect import FalPlatform, find_target, target_kind
+from falbatch.api.connect import FalPlatform, find_target
+from falbatch.api.offline import target_kind
 from falbatch.core.identity import canonical_json
 from falbatch.fal.auth import Credentials
 from falbatch.fal.exchange import Reply

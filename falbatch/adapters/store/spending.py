@@ -18,6 +18,11 @@ SUBMIT_MOST_S: Final = 130.0
 """A submit whose program was killed left no end: it cannot have been under way for longer (fal/queue.py gives it a
 minute, the transport another one to wait for its turn, and a process that stood still five seconds)."""
 
+SAMPLE: Final = 500
+"""Bills of an endpoint that its mean is reckoned from: it is off by a twentieth of what they differ by."""
+LOOKED_THROUGH: Final = 20_000
+"""Requests that are looked through for them: some milliseconds, whatever the batch's size."""
+
 LEFT_OPEN: Final = (
     "id IN (SELECT a.job_id FROM attempts a WHERE (a.outcome IS NULL OR a.outcome = 'no_answer') AND NOT EXISTS"
     " (SELECT 1 FROM attempts b WHERE b.job_id = a.job_id AND b.attempt > a.attempt"
@@ -142,6 +147,21 @@ def bills(connection: sqlite3.Connection, endpoint: str) -> list[tuple[bytes, fl
         (endpoint,),
     )
     return [(bytes(given), units) for given, units in rows]
+
+
+def sample_bills(connection: sqlite3.Connection, endpoints: Collection[str]) -> dict[str, list[tuple[bytes, float]]]:
+    """(input, billable units) of some requests to each of `endpoints`, at most `SAMPLE` each: for the mean; `bills` are
+    for the most. Requests are looked through in the order of their ids, so that none is likelier than another."""
+    found: dict[str, list[tuple[bytes, float]]] = {endpoint: [] for endpoint in endpoints}
+    rows = connection.execute(
+        "SELECT j.endpoint, j.input, r.billable_units FROM (SELECT job_id, billable_units FROM requests LIMIT ?) r"
+        " JOIN jobs j ON j.id = r.job_id WHERE r.billable_units > 0",
+        (LOOKED_THROUGH,),
+    )
+    for endpoint, given, units in rows:
+        if endpoint in found and len(found[endpoint]) < SAMPLE:
+            found[endpoint].append((bytes(given), units))
+    return {endpoint: some or bills(connection, endpoint) for endpoint, some in found.items()}
 
 
 def reserve_open(connection: sqlite3.Connection, expected: Callable[[str, bytes], int]) -> None:

@@ -1,0 +1,190 @@
+"""What is known of a batch's endpoints before its jobs are looked at, and the quote that follows from it: schemas for
+their defaults, prices, estimates, and what the batch's own jobs were billed so far."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from falbatch.adapters.store import spending
+from falbatch.api.offline import target_kind, user_cache
+from falbatch.api.preflight import Facts, ask, kept_facts, look_over
+from falbatch.api.pricing import (
+    WANTED_S,
+    Asked,
+    PriceBook,
+    ask_estimates,
+    ask_prices,
+    find_prices,
+    is_stale,
+    tariffs_of,
+    trouble_of,
+    wants_estimate,
+)
+from falbatch.core.fields import input_defaults
+from falbatch.core.plan import Action, Again, Plan
+from falbatch.core.pricing import Quote
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from falbatch.adapters.cache import Cache
+    from falbatch.adapters.store.jobs import ManifestJobs
+    from falbatch.adapters.store.store import Store
+    from falbatch.api.connect import Fal, FalPlatform
+    from falbatch.api.windows import Windows
+    from falbatch.core.limits import BudgetSpec
+    from falbatch.core.manifest import Manifest
+    from falbatch.core.money import Price
+    from falbatch.core.pricing import Estimate
+
+Defaults = dict[str, "Mapping[str, Any] | None"]
+"""By endpoint: its input's fields with their defaults; None where the schema is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What fal says, or said, of a batch's endpoints."""
+
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    trouble: str = ""
+    """Why prices are missing or old; "" where none is."""
+
+    @property
+    def defaults(self) -> Defaults:
+        """What each endpoint does by itself."""
+        return {
+            endpoint: None if facts.document is None else input_defaults(facts.document)
+            for endpoint, facts in self.facts.items()
+        }
+
+
+def open_quote(connection: sqlite3.Connection, told: Told) -> Quote:
+    """The quote of a batch's next run, before any job is added."""
+    bills = spending.sample_bills(connection, tuple(told.prices))
+    tariffs = tariffs_of(told.prices, told.defaults, bills)
+    return Quote(tariffs, spending.purse(connection, None), told.estimates, told.trouble)
+
+
+async def estimates_of(platform: FalPlatform | None, book: PriceBook, told: Told, *, at: float) -> dict[str, Estimate]:
+    """fal's estimates where they may be needed: those of the last day, else fal's of now. Without `platform` nobody is
+    asked."""
+    defaults = told.defaults
+    wanted = [one for one in told.facts if wants_estimate(told.prices.get(one), defaults[one])]
+    found = book.estimates(wanted)
+    stale = [endpoint for endpoint in wanted if is_stale(found.get(endpoint), at)]
+    return found | (await ask_estimates(platform, book, stale, at=at) if platform is not None else {})
+
+
+class Asker:
+    """Finds out about endpoints for a plan, for a program without an event loop."""
+
+    def __init__(
+        self, budget: BudgetSpec | None, *, is_sandbox: bool, is_offline: bool, key_file: Path | None = None
+    ) -> None:
+        self._budget = budget
+        self._is_sandbox = is_sandbox
+        self._is_offline = is_offline
+        self._key_file = key_file
+
+    def ask(self, endpoints: Sequence[str], kept: Mapping[str, Price], target: str | None) -> Told:
+        """What is known of `endpoints`. `kept` are the state file's prices, of the fal that it names as `target`. No
+        HTTP library is loaded where all was heard within a day."""
+        cache = user_cache(os.environ, sandbox=self._is_sandbox)
+        here = target_kind(os.environ, sandbox=self._is_sandbox)
+        book = PriceBook(self._budget, cache, kept if target == here else {})
+        now = time.time()
+        facts = {endpoint: kept_facts(cache, endpoint, now) for endpoint in endpoints}
+        told = Told(facts, book.known(endpoints))
+        estimates = book.estimates(endpoints)
+        why = "nobody was asked"
+        told = Told(facts, told.prices, estimates, trouble_of(endpoints, told.prices, why, at=now))
+        is_known = (
+            not any(one.why for one in facts.values())
+            and not told.trouble
+            and not any(
+                is_stale(estimates.get(one), now)
+                for one, fields in told.defaults.items()
+                if wants_estimate(told.prices.get(one), fields)
+            )
+        )
+        return told if is_known or self._is_offline else self._talk(endpoints, cache, book)
+
+    def _talk(self, endpoints: Sequence[str], cache: Cache, book: PriceBook) -> Told:
+        from anyio.from_thread import start_blocking_portal
+
+        from falbatch.api.windows import open_windows
+
+        async def talk() -> Told:
+            async with open_windows(self._key_file, is_sandbox=self._is_sandbox) as fal:
+                return await _told(fal, cache, book, endpoints)
+
+        with start_blocking_portal() as portal:  # also where an event loop runs already
+            return portal.call(talk)
+
+
+async def _told(fal: Windows, cache: Cache, book: PriceBook, endpoints: Sequence[str]) -> Told:
+    now = time.time()
+    facts = await ask(endpoints, cache, fal.catalogue)
+    known = book.known(endpoints)
+    asked = Asked({})
+    if fal.platform is not None:
+        stale = [endpoint for endpoint in endpoints if is_stale(known.get(endpoint), now)]
+        asked = await ask_prices(fal.platform, stale, tries=1, timeout_s=WANTED_S, at=now)
+        book.keep(asked.prices)
+    prices = known | asked.prices
+    why = str(fal.no_key or asked.error or "fal named none in US dollars")
+    told = Told(facts, prices, {}, trouble_of(endpoints, prices, why, at=now))
+    return Told(facts, prices, await estimates_of(fal.platform, book, told, at=now), told.trouble)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a run finds out before it begins."""
+
+    store: Store
+    fal: Fal
+    manifest: Manifest
+    cache: Cache
+    at: float
+    """Now, in Unix seconds."""
+    validates: bool
+    has_limit: bool
+    """Is there a limit on cost, which needs prices?"""
+
+    async def look(self, jobs: ManifestJobs, plan: Plan, again: Again) -> tuple[Plan, Told]:
+        """`plan` with what is worth knowing about its submits and what they will cost, and what fal says of their
+        endpoints. Raises `ManifestError` where one will be refused, `UsageError` where a price is needed and lacks."""
+        store, manifest = self.store, self.manifest
+        endpoints = jobs.endpoints(store.connection)
+        submits = plan.actions[Action.SUBMIT] > 0
+        facts = await ask(endpoints, self.cache, self.fal.catalogue) if submits else {}
+        found = await find_prices(
+            store,
+            self.fal.platform,
+            sorted({*endpoints, *store.unsettled_endpoints()}),
+            budget=manifest.budget,
+            is_needed=self.has_limit,
+            at=self.at,
+            cache=self.cache,
+        )
+        told = Told(facts, found.prices, {}, found.trouble)
+        if not submits:
+            return plan, told
+        book = PriceBook(manifest.budget, self.cache, found.prices)
+        told = replace(told, estimates=await estimates_of(self.fal.platform, book, told, at=self.at))
+        quote = open_quote(store.connection, told)
+        verdict = await anyio.to_thread.run_sync(
+            lambda: look_over(store.connection, jobs, again, manifest, facts, validates=self.validates, quote=quote)
+        )
+        verdict.raise_if_wrong()
+        return replace(plan, warnings=verdict.warnings, cost=quote.cost()), told

@@ -1,0 +1,196 @@
+"""How many billable units a job asks for, as far as its input and its endpoint's own defaults say. Pure.
+
+fal prices an endpoint by a unit (fal-protocol §11.3) and says what it billed only afterwards (X-Fal-Billable-Units,
+§9.3). This is the one answer to "how many will that be?": a plan's cost and a run's reservations both come from it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from math import ceil, isfinite
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PIXELS_PER_MEGAPIXEL: Final = 1024 * 1024
+"""Such that `square_hd` is one. fal-protocol does not say; where a million would give another number, jobs are a
+`variant` of their own, so that a limit on cost holds either way."""
+
+COUNT_FIELDS: Final = ("num_images", "num_videos", "num_outputs", "num_samples", "batch_size")
+COUNT_MOST: Final = 1_000
+"""A larger "count" is some other number."""
+
+PRESET_PIXELS: Final[Mapping[str, int]] = {
+    "square_hd": 1024 * 1024,
+    "square": 512 * 512,
+    "portrait_4_3": 768 * 1024,
+    "portrait_16_9": 576 * 1024,
+    "landscape_4_3": 1024 * 768,
+    "landscape_16_9": 1024 * 576,
+}
+"""fal-protocol §12, "Image presets"."""
+
+SIZE_DEFAULT: Final = "landscape_4_3"
+SIDE_DEFAULT: Final = 512.0
+"""Of an endpoint whose schema is not known, and of a side that is left out (fal-protocol §12)."""
+
+TEXT_FIELDS: Final = ("text", "prompt", "input")
+"""Where the text is that a unit of characters counts; the first that holds one."""
+
+VARIANT_FIELDS: Final = ("generate_audio", "resolution", "quality")
+"""What may change how many units a second or an image is billed as, in a measure that only a bill tells."""
+
+_NUMBERED: Final = re.compile(r"([0-9]{1,9}) +(.+)")
+_VARIANT_LONGEST: Final = 24
+
+
+class Sure(IntEnum):
+    """How well the units of a job are known before it ran, weakest first."""
+
+    PROPORTIONAL = 0
+    """Only in proportion to other jobs of the endpoint: the input does not tell the unit (compute seconds)."""
+    ASSUMED = 1
+    """Told, but for something that may change the number: a resolution that is not the default, an unknown schema."""
+    MEASURED = 2
+    """Told by the input and the endpoint's defaults: megapixels, seconds, characters, steps."""
+    COUNTED = 3
+    """As many as the input asks for: images, videos, requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of its endpoint's unit a job asks for."""
+
+    units: float
+    sure: Sure
+    variant: str = ""
+    """Jobs of one variant are billed alike, per unit of their size: `resolution=4k`; "" for the endpoint's own way."""
+
+
+def size_of(given: Mapping[str, Any], unit: str, defaults: Mapping[str, Any] | None = None) -> Size:
+    """The size of an input, by fal's word for the unit. `defaults` are those of the endpoint's schema, with None for a
+    field that has none (`fields.input_defaults`); None where the schema is not known."""
+    word, per = _read(unit)
+    read = _Reading(given, defaults)
+    variant = read.variant(VARIANT_FIELDS)
+    match word:
+        case "request" | "call" | "image" | "video" | "generation":
+            variant = variant or (read.variant(("duration",)) if word != "image" else "")
+            units = 1.0 if word in {"request", "call"} else read.count(COUNT_FIELDS)
+            return Size(units / per, Sure.ASSUMED if variant else Sure.COUNTED, variant)
+        case "megapixel" if (pixels := read.pixels()) is not None:
+            return _by_megapixels(read, pixels, per, variant)
+        case "second" if (seconds := read.seconds()) is not None:
+            units = read.count(COUNT_FIELDS[1:]) * seconds / per
+        case "character" if (length := read.characters()) is not None:
+            units = length / per
+        case "step" if (steps := _number(read["steps"])) is not None:
+            units = steps / per
+        case _:
+            # Jobs are billed in proportion to this, by a factor that the first of them shows.
+            units = read.count(COUNT_FIELDS[:-1]) * read.megapixels() * (read.seconds() or 1.0)
+            return Size(units, Sure.PROPORTIONAL, variant)
+    return Size(units, Sure.ASSUMED if variant else Sure.MEASURED, variant)
+
+
+def _by_megapixels(read: _Reading, pixels: float, per: int, variant: str) -> Size:
+    """Of each image, rounded up, as fal bills them."""
+    each = ceil(pixels / PIXELS_PER_MEGAPIXEL)
+    sure = Sure.ASSUMED if variant or not read.is_size_known else Sure.MEASURED
+    if not variant and each != ceil(pixels / 1_000_000):
+        variant = "rounding"
+    return Size(read.count(COUNT_FIELDS) * each / per, sure, variant)
+
+
+@lru_cache(maxsize=256)
+def _read(unit: str) -> tuple[str, int]:
+    """fal's word in the singular, and how many make one unit: ("character", 1000) for `1000 characters`."""
+    text = unit.strip().lower()
+    numbered = _NUMBERED.fullmatch(text)
+    if numbered and int(numbered[1]) > 0:
+        return numbered[2].removesuffix("s"), int(numbered[1])
+    return text.removesuffix("s"), 1
+
+
+class _Reading:
+    """An input with its endpoint's defaults in the places that it leaves open."""
+
+    __slots__ = ("_defaults", "_given")
+
+    def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any] | None) -> None:
+        self._given = given
+        self._defaults = defaults
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._given.get(name)
+        return self._defaults.get(name) if value is None and self._defaults is not None else value
+
+    def count(self, fields: tuple[str, ...]) -> float:
+        """How many results are asked for."""
+        for name in fields:
+            number = _number(self[name])
+            if number is not None and number.is_integer() and number <= COUNT_MOST:
+                return number
+        return 1.0
+
+    def pixels(self) -> float | None:
+        """Of one image; None where nothing tells it."""
+        size = self["image_size"]
+        if isinstance(size, str):
+            return PRESET_PIXELS.get(size)
+        if isinstance(size, dict):
+            sides = [_side(size.get(name)) for name in ("width", "height")]
+        elif self["width"] is not None or self["height"] is not None:
+            sides = [_side(self["width"]), _side(self["height"])]
+        else:
+            return PRESET_PIXELS[SIZE_DEFAULT] if self._defaults is None and size is None else None
+        return None if None in sides else (sides[0] or 0.0) * (sides[1] or 0.0)
+
+    @property
+    def is_size_known(self) -> bool:
+        """False where the size of an image is taken from fal's habits alone."""
+        return self._defaults is not None or any(
+            self._given.get(name) is not None for name in ("image_size", "width", "height")
+        )
+
+    def megapixels(self) -> float:
+        """1 where no size is told: then all jobs have the endpoint's own."""
+        return float(max(1, ceil((self.pixels() or 1) / PIXELS_PER_MEGAPIXEL)))
+
+    def seconds(self) -> float | None:
+        """`duration` is a number, "5" or "8s" (fal-protocol §12); None where nothing tells it."""
+        value = self["duration"]
+        number = _number(value.strip().removesuffix("s") if isinstance(value, str) else value)
+        return None if number is None else max(1.0, number)
+
+    def characters(self) -> int | None:
+        """Of the text that is to be worked on."""
+        return next((len(value) for name in TEXT_FIELDS if isinstance(value := self[name], str)), None)
+
+    def variant(self, fields: tuple[str, ...]) -> str:
+        """Those of `fields` that are given and not the default."""
+        words = ""
+        for name in fields:
+            value = self._given.get(name)
+            if value is not None and (self._defaults is None or value != self._defaults.get(name)):
+                words += f" {name}={str(value)[:_VARIANT_LONGEST]}"
+        return words.lstrip()
+
+
+def _side(value: Any) -> float | None:
+    return SIDE_DEFAULT if value is None else _number(value)
+
+
+def _number(value: Any) -> float | None:
+    """A number above 0, also where it is written as text: models read both (fal-protocol §12)."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if isfinite(number) and 0 < number <= 1e6 else None
