@@ -257,7 +257,7 @@ class _Run:
         above = self._options.ask_above
         if above is None:
             above = manifest_of(self._workspace).budget.ask_above
-        return plan.actions[Action.SUBMIT] > 0 and (plan.resubmitted > 0 or not plan.costs_at_most(to_nano(above)))
+        return plan.actions[Action.SUBMIT] > 0 and (plan.resubmitted > 0 or not plan.costs_at_most(to_nano(above or 0)))
 
     def _settings(self, total: int) -> ExecuteSettings:
         settings = execute_settings(manifest_of(self._workspace), total)

@@ -175,8 +175,9 @@ class BudgetSpec(Section):
         Expected("US dollars per billable unit, or endpoints with theirs"),
     ] = None
     """US dollars per billable unit, of all endpoints or by endpoint; None asks fal."""
-    ask_above: Annotated[Decimal, BeforeValidator(_dollars), Expected("US dollars")] = Decimal(0)
-    """A run that is expected to cost this much or less, in US dollars, does not ask for a yes."""
+    ask_above: Annotated[Decimal | None, BeforeValidator(_limit), Expected("US dollars")] = None
+    """A run that is expected to cost no more than this, in US dollars, does not ask for a yes; None: all ask that cost
+    anything."""
     max_failures: Annotated[
         FailureLimit | None,
         BeforeValidator(
