@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from falbatch.adapters.store.spending import SUBMIT_MOST_S
+from falbatch.adapters.store import spending
+from falbatch.adapters.store.spending import SAMPLE, SUBMIT_MOST_S, sample_bills
 from falbatch.adapters.store.store import Store
 from falbatch.core.changes import (
     RequestEnded,
@@ -270,3 +271,33 @@ async def test_the_dearest_bills_are_remembered(state: Path) -> None:
         endpoint = store.job(1).endpoint
         assert [units for _, units in store.bills(endpoint)] == [9.0, 3.0]
         assert store.bills("fal-ai/other") == []
+
+
+async def test_a_sample_of_bills_is_of_all_kinds_and_not_of_the_dearest(state: Path) -> None:
+    count = 3 * SAMPLE
+    with planned(state, [item(seq) for seq in range(count)]) as store:
+        endpoint = store.job(1).endpoint
+        # Ids as fal's are: in no order of time or price.
+        rows = ((f"{number * 7919 % count:08x}", number + 1, 1.0 + number // SAMPLE) for number in range(count))
+        store.connection.executemany(
+            "INSERT INTO requests (request_id, job_id, attempt, status_url, response_url, cancel_url, status,"
+            " accepted_at, billable_units) VALUES (?, ?, 1, '', '', '', 'completed', 0, ?)",
+            rows,
+        )
+        found = sample_bills(store.connection, [endpoint, "fal-ai/other"])
+    assert found["fal-ai/other"] == []
+    units = [billed for _, billed in found[endpoint]]
+    assert len(units) == SAMPLE
+    assert sum(units) / SAMPLE == pytest.approx(2.0, abs=0.1)
+    assert found[endpoint][0][0].startswith(b'{"prompt":"prompt ')
+
+
+async def test_an_endpoint_that_no_sample_holds_is_known_by_its_dearest_bills(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spending, "LOOKED_THROUGH", 0)
+    with planned(state, [item(0)]) as store:
+        async with recording(store):
+            await store.record(started(1, 0), accepted(1), result(1, 1, units=4.0))
+        endpoint = store.job(1).endpoint
+        assert [units for _, units in sample_bills(store.connection, [endpoint])[endpoint]] == [4.0]

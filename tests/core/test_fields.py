@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falbatch.core.fields import MADE_UP, Field, endpoint_fields, input_schema, output_schema
+from falbatch.core.fields import MADE_UP, Field, endpoint_fields, input_defaults, input_schema, output_schema
 
 
 def document(given: dict[str, Any], answer: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -45,6 +45,28 @@ def test_the_input_is_found_through_the_post_not_by_its_name() -> None:
     assert field == Field(
         "prompt", "text", True, "", "", "What to paint.", kinds=frozenset({"string"}), examples=(MADE_UP,)
     )
+
+
+def test_defaults_are_the_fields_own_or_their_types() -> None:
+    """`None` for a field without one; no answer at all where the document describes no input."""
+    properties = {
+        "num_images": {"type": "integer", "default": 1},
+        "image_size": {"anyOf": [{"$ref": "#/components/schemas/Image"}, {"type": "string"}], "default": "square"},
+        "size": {"$ref": "#/components/schemas/Size"},
+        "prompt": {"type": "string"},
+        "odd": 7,
+    }
+    given = document({"properties": properties})
+    given["components"]["schemas"]["Size"] = {"type": "string", "default": "large"}
+    assert input_defaults(given) == {
+        "num_images": 1,
+        "image_size": "square",
+        "size": "large",
+        "prompt": None,
+        "odd": None,
+    }
+    assert input_defaults({}) is None
+    assert input_defaults(document({"type": "object"})) == {}
 
 
 def test_fields_stand_in_fals_order_and_none_is_lost() -> None:

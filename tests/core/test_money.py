@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falbatch.core.money import COST_MOST, NANO, Price, Purse, Tariff, cost_of, in_dollars, to_nano
+from falbatch.core.money import COST_MOST, NANO, VARIANTS_MOST, Price, Purse, Tariff, cost_of, in_dollars, to_nano
 from falbatch.core.units import Size, Sure
 
 AMOUNTS = st.integers(0, 10**15)
@@ -102,6 +102,41 @@ def test_where_only_running_jobs_tells_what_they_cost_few_run_until_some_have() 
         tariff = tariff.after(size, 1.0)
     assert allowed == [1, 2, 4, 6]
     assert Tariff(Price(10)).at_once(Size(1.0, Sure.COUNTED)) == float("inf")
+
+
+def test_a_variant_is_learned_about_by_its_own_bills() -> None:
+    plain, loud = Size(5.0, Sure.MEASURED), Size(5.0, Sure.ASSUMED, "generate_audio=True")
+    tariff = Tariff(Price(10)).after(plain, 5.0).after(plain, 5.0)
+    assert (tariff.expected(plain), tariff.at_once(plain)) == (50, 4)
+    assert (tariff.expected(loud), tariff.at_once(loud)) == (50, 1)
+    tariff = tariff.after(loud, 10.0)
+    assert (tariff.expected(plain), tariff.expected(loud), tariff.at_once(loud)) == (50, 100, 2)
+
+
+def test_what_was_never_billed_is_expected_to_be_as_dear_as_the_dearest_kind() -> None:
+    tariff = Tariff(Price(10)).after(Size(1.0, Sure.PROPORTIONAL, "a"), 3.0).after(Size(1.0, Sure.PROPORTIONAL), 1.0)
+    assert tariff.expected(Size(1.0, Sure.PROPORTIONAL, "b")) == 30
+
+
+def test_where_bills_differ_a_little_more_than_the_dearest_is_expected() -> None:
+    size = Size(1.0, Sure.PROPORTIONAL)
+    tariff = Tariff(Price(NANO))
+    amounts = []
+    for units in (2.0, 4.0, 2.0, 4.0, 2.0, 4.0, 2.0, 4.0):
+        tariff = tariff.after(size, units)
+        amounts.append(tariff.expected(size) / NANO)
+    assert amounts[0] == 2.0, "one bill tells no difference"
+    assert amounts[1] == pytest.approx(4.0 + 2 * 2**0.5 / 2**0.5)
+    assert 4.0 < amounts[-1] < amounts[1], "the more are known, the less above them"
+
+
+def test_variants_without_end_are_not_all_remembered() -> None:
+    tariff = Tariff(Price(10))
+    for number in range(10 * VARIANTS_MOST):
+        tariff = tariff.after(Size(1.0, Sure.ASSUMED, f"resolution={number}"), 2.0)
+    assert len(tariff.learned) == VARIANTS_MOST
+    assert tariff.at_once(Size(1.0, Sure.ASSUMED, "resolution=9999")) == 1
+    assert tariff.expected(Size(1.0, Sure.ASSUMED, "resolution=9999")) == 20
 
 
 def test_without_a_price_and_without_a_reservation_nothing_is_known() -> None:

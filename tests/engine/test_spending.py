@@ -185,6 +185,28 @@ async def test_the_first_job_of_one_endpoint_keeps_no_other_endpoint_waiting() -
     assert submitted_before(run, "result_stored 1") == 1
 
 
+async def test_the_first_of_each_variant_runs_alone_and_keeps_no_known_one_waiting() -> None:
+    """Pictures of three resolutions: none is taken for proof of another."""
+    kinds = ["1K", "2K", "4K"]
+    jobs = tuple(
+        planned(number, input_json=canonical_json({"resolution": kinds[number % 3]})) for number in range(1, 31)
+    )
+    run = run_with(0, 200, others=jobs)
+    assert await run.run() is None
+    assert run.store.states() == [State.DONE] * 30
+    assert submitted_before(run, "result_stored 1") == 1
+    assert submitted_before(run, "result_stored 2") <= 4, "two more of the first, one of another"
+    assert run.most_at_fal > 5
+
+
+async def test_jobs_whose_units_are_counted_wait_for_no_variant() -> None:
+    odd = planned(1, input_json=canonical_json({"resolution": "4K"}))
+    others = tuple(planned(number) for number in range(2, 12))
+    run = run_with(0, 50, others=(odd, *others))
+    assert await run.run() is None
+    assert submitted_before(run, "result_stored 1") == 11
+
+
 async def test_a_larger_input_reserves_more() -> None:
     large = canonical_json({"image_size": {"width": 2000, "height": 2000}})
     run = run_with(1, 50, prices=BY_MEGAPIXEL, others=(planned(2, input_json=large),))

@@ -13,7 +13,7 @@ from falbatch.errors import HttpError, ReplyError, TransportError
 from falbatch.fal.auth import Credentials
 from falbatch.fal.exchange import CutReply
 from falbatch.fal.hosts import API_URL, Hosts
-from falbatch.fal.platform import ListedRequest, PlatformClient, Price, RequestsPage
+from falbatch.fal.platform import Estimate, ListedRequest, PlatformClient, Price, RequestsPage
 from tests.fal.raw_server import KEY, RID, Peer, Script, served
 from tests.fal.test_transport_failures import closed_port
 
@@ -183,6 +183,36 @@ async def test_prices_are_exact_and_come_in_fals_order(transport: Transport) -> 
     )
     assert str(prices[2].unit_price) == "0.0500"
     assert seen[0].startswith(b"GET /api/v1/models/pricing?endpoint_id=fal-ai%2Fa,fal-ai%2Fb HTTP/1.1\r\n")
+
+
+async def test_an_estimate_is_asked_for_one_endpoint_by_its_history(transport: Transport) -> None:
+    seen: list[bytes] = []
+    body = b'{"estimate_type":"historical_api_price","total_cost":12.3450,"currency":"USD"}'
+    async with served(answering(body, seen)) as server:
+        estimate = await client(transport, server.origin).estimate("fal-ai/a", calls=1000)
+    assert estimate == Estimate(Decimal("12.345"), "USD")
+    head, _, sent = seen[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /api/v1/models/pricing/estimate HTTP/1.1\r\n")
+    assert b"content-type: application/json" in head.lower()
+    assert json.loads(sent) == {
+        "estimate_type": "historical_api_price",
+        "endpoints": {"fal-ai/a": {"call_quantity": 1000}},
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"total_cost": -1, "currency": "USD"}, {"total_cost": 1}, {"total_cost": "much", "currency": "USD"}],
+    ids=repr,
+)
+async def test_an_estimate_that_is_none_is_none(transport: Transport, body: object) -> None:
+    async with served(answering(body, [])) as server:
+        assert await client(transport, server.origin).estimate("fal-ai/a", calls=1) is None
+
+
+async def test_an_estimate_is_for_some_calls(transport: Transport) -> None:
+    with pytest.raises(ValueError, match="1 call or more"):
+        await client(transport, "http://127.0.0.1:1").estimate("fal-ai/a", calls=0)
 
 
 @pytest.mark.parametrize(
