@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 Defaults = dict[str, "Mapping[str, Any] | None"]
 """By endpoint: its input's fields with their defaults; None where the schema is not known."""
+
+
+NO_KEY: Final = "fal names prices only with a key; FAL_KEY or --key-file gives one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ async def _told(fal: Windows, cache: Cache, book: PriceBook, endpoints: Sequence
         asked = await ask_prices(fal.platform, stale, tries=1, timeout_s=WANTED_S, at=now)
         book.keep(asked.prices)
     prices = known | asked.prices
-    why = str(fal.no_key or asked.error or "fal named none in US dollars")
+    why = NO_KEY if fal.no_key else str(asked.error or "fal named none in US dollars")
     told = Told(facts, prices, {}, trouble_of(endpoints, prices, why, at=now))
     return Told(facts, prices, await estimates_of(fal.platform, book, told, at=now), told.trouble)
 

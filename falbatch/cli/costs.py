@@ -40,7 +40,8 @@ def cost_lines(cost: Cost, now: float) -> Iterator[str]:
     yield "cost of what is to be submitted:" if cost.endpoints else "cost:"
     wide = max((len(line.endpoint) for line in cost.endpoints), default=0)
     for line in cost.endpoints:
-        yield f"  {line.endpoint:<{wide}}  {line.jobs:>9,} jobs  {cost_words(line)}{how(line, now)}"
+        jobs = f"{line.jobs:>9,} {'job ' if line.jobs == 1 else 'jobs'}"
+        yield f"  {line.endpoint:<{wide}}  {jobs}  {cost_words(line)}{how(line, now)}"
         if line.words:
             yield f"  {'':<{wide}}  {line.words}"
     if cost.trouble:

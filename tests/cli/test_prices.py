@@ -174,6 +174,15 @@ def test_what_inputs_do_not_tell_is_learned_from_the_first_bills(shell: Shell) -
         assert by_endpoint[line["endpoint"]] >= line["low"]
 
 
+def test_half_of_what_only_bills_tell_is_never_exceeded_either(shell: Shell) -> None:
+    write_mixed(shell, unlike(240))
+    assert shell.falbatch("run", "mixed.yaml", "--sample", "30").code == 0
+    half = round(plan_of(shell)["cost"]["whole"] / 2, 4)
+    ran = shell.falbatch("run", "mixed.yaml", "--json", "--max-cost", str(half))
+    assert ran.code == 7
+    assert 0.8 * half < billed(shell) <= half
+
+
 def test_a_plan_is_a_table_of_costs(shell: Shell) -> None:
     write_mixed(shell, iter([{"endpoint": "fal-ai/flux/dev", "prompt": "a"}] * 3))
     out = shell.falbatch("plan", "mixed.yaml").out
@@ -202,7 +211,7 @@ def test_without_a_key_a_plan_shows_what_was_heard_before(shell: Shell) -> None:
     ran = shell.falbatch("plan", "small.yaml", FAL_KEY=None)
     assert ran.code == 0
     assert "4 jobs  not known" in ran.out
-    assert "prices: none for fal-ai/flux/schnell: no fal credentials found" in ran.out
+    assert "prices: none for fal-ai/flux/schnell: fal names prices only with a key; FAL_KEY" in ran.out
     assert "budget.unit_price" in ran.out
     assert plan_of(shell, "small.yaml")["cost"]["left"] == 0.012
     for words in ((), ("--offline",)):
@@ -268,6 +277,18 @@ def test_a_cost_that_is_not_known_always_wants_a_yes(shell: Shell) -> None:
     assert ran.code == 2
     assert "billed for a cost that is not known" in ran.err
     assert shell.submits() == 0
+
+
+def test_what_may_be_charged_twice_always_wants_a_yes(shell: Shell) -> None:
+    shell.write("small.yaml", ASKS)
+    shell.sandbox.add_faults([{"on": "submit", "do": "drop_before", "nth": 2}])
+    assert asked(shell, "--yes", "--reconcile-wait", "0").code == 3
+    shell.sandbox.clear_faults()
+    again = ("--resubmit-unknown", "--reconcile-wait", "0", "--ask-above", "1000")
+    assert asked(shell, *again).code == 2
+    assert shell.submits() == 4
+    assert asked(shell, *again, "--yes").code == 0
+    assert shell.submits() == 5
 
 
 @pytest.mark.parametrize(("answer", "submits"), [("n", 0), ("y", 4)])
