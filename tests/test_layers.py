@@ -48,7 +48,7 @@ THEIRS: dict[str, set[str]] = {
     },
     "falbatch/client": {"anyio", "PIL"},
     "falbatch/engine": {"anyio", "tenacity"},
-    "falbatch/adapters": {"anyio", "orjson", "filelock", "platformdirs", "tqdm", "pyarrow", "aiohttp"},
+    "falbatch/adapters": {"anyio", "orjson", "filelock", "platformdirs", "tqdm", "pyarrow", "aiohttp", "PIL"},
     "falbatch/sandbox": {"aiohttp", "yaml", "PIL", "av", "cryptography", "jsonschema", "ormsgpack", "trustme"},
     "falbatch/api": {"anyio"},
     "falbatch/cli": {"anyio"},
@@ -83,6 +83,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "certifi": ("falbatch/fal/aiohttp_carrier.py",),
     "filelock": ("falbatch/adapters/lock.py",),
     "pyarrow": ("falbatch/adapters/sources.py",),
+    "PIL": ("falbatch/adapters/pictures.py", "falbatch/fal/", "falbatch/client/", "falbatch/sandbox/"),
 }
 """Where alone a library may be imported."""
 

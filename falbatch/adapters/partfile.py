@@ -16,7 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from falbatch.adapters.pictures import is_black
 from falbatch.core.media import HEAD_BYTES, TAIL_BYTES, Kind, contradiction, defect, extension_of, sniff
+from falbatch.core.pictures import FILE_BYTES_MOST
 from falbatch.errors import ReplyError
 from falbatch.faultpoints import fault_point
 
@@ -41,6 +43,8 @@ class Fetched:
     sha256: bytes
     content_type: str
     extension: str
+    is_black: bool = False
+    """True for a picture that is all black."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,8 @@ def keep_whole(part: Path, body: bytes, claims: Claims, served_type: str | None,
     finally:
         os.close(descriptor)
     fault_point("download.whole")
-    return _fetched(kind, len(body), hashlib.sha256(body).digest(), claims, served_type)
+    digest = hashlib.sha256(body).digest()
+    return _fetched(kind, len(body), digest, claims, served_type, is_black=_is_black(kind, body))
 
 
 def finish(part: Path, claims: Claims, served_type: str | None) -> Fetched:
@@ -91,7 +96,8 @@ def finish(part: Path, claims: Claims, served_type: str | None) -> Fetched:
         os.fsync(file.fileno())
     fault_point("download.whole")
     meta_path(part).unlink(missing_ok=True)
-    return _fetched(kind, size, digest.digest(), claims, served_type)
+    looks_black = size <= FILE_BYTES_MOST and _is_black(kind, part.read_bytes())
+    return _fetched(kind, size, digest.digest(), claims, served_type, is_black=looks_black)
 
 
 def _checked(part: Path, head: bytes, tail: bytes, size: int, claims: Claims, served_type: str | None) -> Kind | None:
@@ -105,9 +111,16 @@ def _checked(part: Path, head: bytes, tail: bytes, size: int, claims: Claims, se
     return kind
 
 
-def _fetched(kind: Kind | None, size: int, sha256: bytes, claims: Claims, served_type: str | None) -> Fetched:
+def _is_black(kind: Kind | None, body: bytes) -> bool:
+    return kind is not None and kind.family == "image" and is_black(body)
+
+
+def _fetched(
+    kind: Kind | None, size: int, sha256: bytes, claims: Claims, served_type: str | None, *, is_black: bool
+) -> Fetched:
     content_type = kind.content_type if kind else (served_type or claims.content_type or "application/octet-stream")
-    return Fetched(size, sha256, content_type, extension_of(kind, claims.content_type or served_type, claims.url))
+    extension = extension_of(kind, claims.content_type or served_type, claims.url)
+    return Fetched(size, sha256, content_type, extension, is_black)
 
 
 def _problem(

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from falbatch.adapters.store import reader
+from falbatch.core.flags import FLAGGED, JUDGED
 from falbatch.core.plan import Again
 from falbatch.core.state import State
 
@@ -28,7 +29,8 @@ class RetryChoice:
     names: tuple[str, ...] = ()
     """Names, or patterns with `*` and `?`."""
     missing_files: bool = False
-    """Instead: fetch lost files again, from the stored results. Nothing is submitted in such a run."""
+    """Instead: fetch lost files again, from the stored results, and judge flagged results again. Nothing is submitted
+    in such a run."""
 
 
 def choose(
@@ -38,8 +40,10 @@ def choose(
     jobs: ManifestJobs,
     resubmit_unknown: bool,
     folder: Path,
+    has_rerolls: bool = False,
 ) -> Again:
-    """Those of the manifest's `jobs` that `choice` and `resubmit_unknown` mean."""
+    """Those of the manifest's `jobs` that `choice` and `resubmit_unknown` mean. `has_rerolls`: the manifest has flagged
+    results rolled again."""
     submit: set[int] = set()
     files: set[int] = set()
     if resubmit_unknown:
@@ -54,7 +58,7 @@ def choose(
     elif choice is not None:
         ended = jobs.in_states(connection, (State.FAILED, State.CANCELLED))
         submit |= {job.job_id for job in ended if _matches(job, choice)}
-    return Again(frozenset(submit), frozenset(files), unknown)
+    return Again(frozenset(submit), frozenset(files), unknown, has_rerolls)
 
 
 def _matches(job: EndedJob, choice: RetryChoice) -> bool:
@@ -68,6 +72,8 @@ def is_named(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _lacks_files(connection: sqlite3.Connection, job: EndedJob, folder: Path) -> bool:
-    if job.state is State.FAILED:
+    if job.state is State.FAILED and job.error_type not in JUDGED:
         return job.error_type in LINK_TROUBLE
+    if job.error_type == FLAGGED:
+        return True  # also to be judged again, by what the manifest says of flags now
     return any(not (folder / file.path).is_file() for file in reader.files_of(connection, job.job_id))

@@ -52,6 +52,8 @@ def export_object(row: reader.ExportRow) -> dict[str, Any]:
     record = asdict(row)
     record["state"] = row.state.value
     record["orphaned"] = row.seq is None
+    record["flags"] = list(row.flags)
+    record["lineage"] = [{**asdict(one), "flags": list(one.flags), "files": list(one.files)} for one in row.lineage]
     record["input"] = input_of(record.pop("input_json"))
     record["result"] = _result_value(row.result)
     record["files"] = [
@@ -60,6 +62,7 @@ def export_object(row: reader.ExportRow) -> dict[str, Any]:
             "size_bytes": file.size_bytes,
             "sha256": file.sha256.hex(),
             "content_type": file.content_type,
+            "black": file.is_black,
         }
         for file in row.files
     ]
@@ -77,8 +80,9 @@ def _result_value(body: bytes | None) -> Any:
 
 def flat(record: dict[str, Any]) -> dict[str, str]:
     """An export object as one CSV row: inputs under `input.<field>`, the rest as text, nested values as JSON."""
-    row = {name: _cell(value) for name, value in record.items() if name not in {"input", "files", "result"}}
+    row = {name: _cell(value) for name, value in record.items() if name not in {"input", "files", "result", "flags"}}
     row |= {f"input.{name}": _cell(value) for name, value in record["input"].items()}
+    row["flags"] = ";".join(record["flags"])
     row["files"] = ";".join(file["path"] for file in record["files"])
     row["result"] = _cell(record["result"])
     return row

@@ -19,9 +19,10 @@ from falbatch.api.cancelling import fal_of
 from falbatch.api.executing import execute, execute_settings, make_report
 from falbatch.api.pricing import PriceBook
 from falbatch.api.running import holder_of
-from falbatch.api.workspace import open_state
+from falbatch.api.workspace import open_manifest, open_state
 from falbatch.core.events import Counter, Listener, Notice, RunEvent
 from falbatch.engine.settings import ExecuteSettings, Scope
+from falbatch.errors import FalbatchError
 
 if TYPE_CHECKING:
     from falbatch.core.report import Report
@@ -44,6 +45,9 @@ async def reconcile(
     place = open_state(Path(argument), output=output)
     with contextlib.closing(open_reader(place.state)) as connection, translated(place.state):
         row = reader.batch_row(connection)
+    if place.manifest is None:  # what the last run was told, also about flags, holds for what comes home now
+        with contextlib.suppress(FalbatchError):
+            place = replace(place, manifest=open_manifest(Path(argument)).manifest)
     settings = execute_settings(place.manifest, 0) if place.manifest else ExecuteSettings()
     settings = replace(settings, scope=Scope.PAID, reconcile_s=wait_s)
     counter = Counter()

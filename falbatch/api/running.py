@@ -35,6 +35,7 @@ from falbatch.api.quoting import Ahead, Told
 from falbatch.api.webhooks import check_place, open_door, place_of
 from falbatch.api.workspace import Workspace, open_manifest
 from falbatch.core.events import Counter, Listener, Notice, RunEvent
+from falbatch.core.flags import FlagPolicy
 from falbatch.core.money import to_nano
 from falbatch.core.plan import Action, Again, Plan
 from falbatch.engine.settings import ExecuteSettings, Scope
@@ -280,6 +281,7 @@ class _Run:
             jobs=planned.jobs,
             resubmit_unknown=options.resubmit_unknown,
             folder=workspace.output,
+            has_rerolls=manifest_of(workspace).output.flagged is FlagPolicy.REROLL,
         )
         # The built-in sandbox has a new address each time: what was uploaded to the last one is not there.
         expires_in = manifest_of(workspace).uploads.expires_in

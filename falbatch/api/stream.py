@@ -66,6 +66,8 @@ class Outcome:
     files: tuple[Path, ...]
     error_type: str | None
     error: str | None
+    flags: tuple[str, ...] = ()
+    """What was noticed about the result: `nsfw`, `black`. `limits=Limits(flagged=…)` says what follows from it."""
 
     @property
     def is_ok(self) -> bool:
@@ -214,4 +216,5 @@ def _outcome(store: Store, job_id: int, folder: Path) -> Outcome:
         files=tuple(folder / file["path"] for file in record["files"]),
         error_type=record["error_type"],
         error=record["error"],
+        flags=record["flags"],
     )

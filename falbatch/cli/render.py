@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from falbatch.core.stages import StageTable
 
 UNKNOWN_SHOWN = 10
+FLAGGED_SHOWN = 10
 
 
 def in_bytes(count: int) -> str:
@@ -172,6 +173,8 @@ def _span(seconds: float | None) -> str:
 
 
 def _tally_lines(tally: RunTally) -> Iterator[str]:
+    if tally.rerolls:
+        yield f"  {tally.rerolls:,} flagged results rolled again with another seed"
     if tally.uploads:
         yield f"  {tally.uploads:,} files of inputs uploaded ({in_bytes(tally.uploaded_bytes)})"
     if tally.callbacks or tally.callbacks_refused:
@@ -188,6 +191,7 @@ def _tally_lines(tally: RunTally) -> Iterator[str]:
 def _trouble_lines(status: BatchStatus) -> Iterator[str]:
     yield from _group_lines("failed", status.failures)
     yield from _group_lines("unfinished", status.stuck)
+    yield from _flagged_lines(status)
     if not status.unknown:
         return
     yield f"unknown: {status.count(State.UNKNOWN):,} (their submits got no answer: they may have run and been charged)"
@@ -196,6 +200,15 @@ def _trouble_lines(status: BatchStatus) -> Iterator[str]:
         yield f"  {job.name}  {when}  {job.input_json[:100]}"
     yield "  try: `falbatch reconcile …` looks for them at fal again, at no charge; `falbatch run … --resubmit-unknown`"
     yield "       submits them again, and each may then be charged twice"
+
+
+def _flagged_lines(status: BatchStatus) -> Iterator[str]:
+    if status.flagged:
+        yield f"flagged: {sum(group.count for group in status.flagged):,} jobs are done, and their results are marked"
+    for group in status.flagged:
+        names = ", ".join(group.jobs[:FLAGGED_SHOWN])
+        more = ", …" if group.count > FLAGGED_SHOWN else ""
+        yield f"  {group.count:>9,}  {', '.join(group.flags)}: {names}{more}"
 
 
 def _group_lines(title: str, groups: tuple[FailureGroup, ...]) -> Iterator[str]:

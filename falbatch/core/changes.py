@@ -13,6 +13,7 @@ from falbatch.core.state import Event
 
 if TYPE_CHECKING:
     from falbatch.core.classify import Failure
+    from falbatch.core.flags import Noticed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class SubmitStarted:
     """Nano-dollars that the job is expected to cost; 0 where no price is known."""
     sent_sha256: bytes | None = None
     """SHA-256 of the canonical JSON that leaves; None where it is the job's input as it stands."""
+    roll: int = 0
+    """Number of the re-roll that leaves, 0 before the first."""
+    seed: int | None = None
+    """What leaves in place of the input's seed; None where that leaves as it is."""
     event: Event = Event.SUBMIT_STARTED
 
 
@@ -122,6 +127,8 @@ class FileReady:
     sha256: bytes
     content_type: str
     at: float
+    is_black: bool = False
+    """True for a picture that is all black."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,40 @@ class FilesGone:
     at: float
     failure: Failure
     event: Event = Event.FILES_GONE
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFlagged:
+    """What was noticed about a result; written together with what follows from it. Moves no state."""
+
+    job_id: int
+    request_id: str
+    at: float
+    noticed: Noticed
+    is_marked: bool = False
+    """True where the job is counted and listed apart for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRefused:
+    """fal answered 200, its files are on disk, and the job failed all the same."""
+
+    job_id: int
+    at: float
+    failure: Failure
+    event: Event = Event.RESULT_REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class Rerolled:
+    """Another attempt with another seed was granted to a job whose result is flagged: what it sends from now on is on
+    record with this, long before it leaves."""
+
+    job_id: int
+    at: float
+    roll: int
+    """Number of the re-roll, from 1; the seed follows from it and the job's key."""
+    event: Event = Event.REROLLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +250,9 @@ Change = (
     | FileReady
     | FilesStored
     | FilesGone
+    | ResultFlagged
+    | ResultRefused
+    | Rerolled
     | FileSkipped
     | Stuck
     | UploadStored

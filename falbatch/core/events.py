@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from falbatch.core.flags import FLAGGED
 from falbatch.core.report import RunTally
 from falbatch.core.state import State
 
@@ -45,7 +46,7 @@ class SubmitPaused:
 
 @dataclass(frozen=True, slots=True)
 class JobTriedAgain:
-    """A request failed in a way worth another attempt."""
+    """A request failed in a way worth another attempt, or its result was flagged and is rolled again."""
 
     name: str
     failure: Failure
@@ -165,6 +166,8 @@ class Counter:
     ended: dict[State, int] = field(default_factory=dict)
     stuck: int = 0
     further_attempts: int = 0
+    rerolls: int = 0
+    """Those of them that were made because a result was flagged."""
     refusals: int = 0
     status_calls: int = 0
     at_fal: int = 0
@@ -201,8 +204,9 @@ class Counter:
                 self.uploaded_bytes += size
             case SubmitPaused(refused=True):
                 self.refusals += 1
-            case JobTriedAgain():
+            case JobTriedAgain(failure=failure):
                 self.further_attempts += 1
+                self.rerolls += failure.error_type == FLAGGED
             case Reconciled(found=found, trouble=trouble, jobs=jobs):
                 self.found += found
                 self._know_again(jobs)
@@ -258,6 +262,7 @@ class Counter:
             finished=self.ended.get(State.DONE, 0),
             failed=self.failed,
             further_attempts=self.further_attempts,
+            rerolls=self.rerolls,
             refusals=self.refusals,
             status_calls=self.status_calls,
             found=self.found,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from falbatch.core.flags import FlagPolicy
 from falbatch.core.schema import Expected, Section, whole
 
 _PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
@@ -20,10 +21,12 @@ _FOLDER: Final = r"^(?![\s\S]*\{[{%])[\s\S]*\S"
 _Rate = Annotated[float, Field(gt=0, le=100_000), Expected("a number above 0, at most 100000 (per second)")]
 
 
+def _flag_policy(value: Any) -> Any:
+    return FlagPolicy(value) if value in list(FlagPolicy) else value
+
+
 class OutputSpec(Section):
     """Where results go."""
-
-    later: ClassVar = {"flagged": "look for flagged results in the report"}
 
     dir: Annotated[str, Field(json_schema_extra={"pattern": _FOLDER}), Expected("a folder, as text")] = ""
     """Output folder, relative to the manifest's; "" until the default `outputs/<name>` is filled in."""
@@ -31,6 +34,10 @@ class OutputSpec(Section):
     """Template of each item's file name, without extension; None names files by label and key."""
     sidecar: Annotated[bool, Expected("true or false")] = False
     """Whether a JSON file with input and result lies beside each item's files."""
+    flagged: Annotated[FlagPolicy, BeforeValidator(_flag_policy), Expected("keep, mark, fail or reroll")] = (
+        FlagPolicy.MARK
+    )
+    """What follows when a result is flagged (nsfw), or a picture of it is all black."""
 
     @field_validator("dir")
     @classmethod

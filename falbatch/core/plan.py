@@ -58,6 +58,8 @@ class Again:
     files: frozenset[int] = frozenset()
     unknown: int = 0
     """How many of `submit` have no answer yet: each may run, and be charged, a second time."""
+    has_rerolls: bool = False
+    """True where flagged jobs of `submit` go on with their next seed; False: with the input as the manifest has it."""
 
 
 @dataclass(frozen=True, slots=True)

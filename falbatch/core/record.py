@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from falbatch.core.reroll import rolled_seed
+
 if TYPE_CHECKING:
     from falbatch.core.model import JobKey, Mode
     from falbatch.core.state import Event, State
@@ -51,11 +53,18 @@ class OpenJob:
     """The latest request, where the job is at fal or its result is stored."""
     body: bytes | None = None
     """Canonical JSON that leaves in place of the input, while it is being submitted; None: the input does."""
+    roll: int = 0
+    """Re-rolls that were granted to it; the number of the one that is next to leave."""
 
     @property
     def sent_json(self) -> bytes:
         """What leaves."""
         return self.input_json if self.body is None else self.body
+
+    @property
+    def seed(self) -> int | None:
+        """What leaves in place of the input's seed; None where that leaves as it is."""
+        return rolled_seed(self.input_json, self.key, self.roll)
 
     @property
     def sent_sha256(self) -> bytes | None:
@@ -98,3 +107,5 @@ class StoredFile:
     content_type: str
     stored: int
     """1 when the file is under its name; 0: it was complete under its temporary name when last heard of."""
+    is_black: bool = False
+    """True for a picture that is all black."""

@@ -28,6 +28,12 @@ ADVICE: Final[Mapping[str, str]] = {
     "file_too_large": "leave `as: data` out, so that the file is uploaded",
     "upload_failed": "look at the file; then `falbatch retry`",
     "bad_input": "the input cannot be sent in this mode; change it, or use `mode: queue`",
+    "flagged": "its files are on disk. Change the prompt; or set `output.flagged: reroll`, then `falbatch retry`; or"
+    " set `output.flagged: mark`, then `falbatch retry --missing-files` takes it as it is, at no charge",
+    "too_few_files": "what came is on disk. `falbatch retry` runs the whole job again, at its price",
+    "error_in_result": "fal billed it all the same. Look at the message; `falbatch retry` runs the job again, at its"
+    " price",
+    "empty_result": "fal billed it all the same; `falbatch retry` runs the job again, at its price",
     "http_404": "fal does not know this endpoint; check its spelling",
 }
 """What to do about a failure type, where there is more to say than "look at the message"."""
@@ -50,6 +56,16 @@ class FailureGroup:
     def advice(self) -> str:
         """What to do about it, in one line."""
         return ADVICE.get(self.error_type, ADVICE_DEFAULT)
+
+
+@dataclass(frozen=True, slots=True)
+class FlaggedGroup:
+    """Jobs that are done, and marked with the same flags."""
+
+    flags: tuple[str, ...]
+    count: int
+    jobs: tuple[str, ...]
+    """The names of the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,8 @@ class BatchStatus:
     unknown: tuple[UnknownJob, ...] = ()
     stuck: tuple[FailureGroup, ...] = ()
     """Open jobs that an earlier run could not take further, by reason."""
+    flagged: tuple[FlaggedGroup, ...] = ()
+    """Jobs that are done and marked (`output.flagged: mark`)."""
     money: Money = field(default_factory=Money)
     mode: Mode = Mode.QUEUE
     """How the manifest's jobs are called."""
@@ -128,6 +146,8 @@ class RunTally:
     finished: int = 0
     failed: int = 0
     further_attempts: int = 0
+    rerolls: int = 0
+    """Further attempts with another seed, because a result was flagged."""
     refusals: int = 0
     """429 answers to submits."""
     status_calls: int = 0
@@ -196,6 +216,9 @@ def status_json(status: BatchStatus) -> dict[str, Any]:
         "failures": [{**asdict(group), "advice": group.advice} for group in status.failures],
         "stuck": [asdict(group) for group in status.stuck],
         "unknown": [asdict(job) for job in status.unknown],
+        "flagged": [
+            {"flags": list(group.flags), "count": group.count, "jobs": list(group.jobs)} for group in status.flagged
+        ],
     }
 
 

@@ -1,13 +1,13 @@
 """Checking one section of a manifest against its model, and saying what is wrong in plain words.
 
 A section is a frozen pydantic model. Its fields carry `Expected` in their annotation: the words that finish
-"limits.downloads must be …". Keys of later capabilities are listed in the model's `later`.
+"limits.downloads must be …".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -39,9 +39,6 @@ class Section(BaseModel):
     """Base of the models: strict types, no unknown keys, unchangeable once made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    later: ClassVar[Mapping[str, str]] = {}
-    """Key of a later capability → what to do without it."""
 
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -109,10 +106,7 @@ class Checker:
             return
         key = str(inner[0])
         if detail["type"] == "extra_forbidden":
-            if key in model.later:
-                self.later_key((*path, key), model.later[key])
-            else:
-                self.unknown_key((*path, key), model.model_fields)
+            self.unknown_key((*path, key), model.model_fields)
             return
         value = self.data[str(path[0])][key]
         what = f"{dotted((*path, key))} must be {expected(model, key)}, not {shown(value)}"

@@ -56,6 +56,10 @@ class Event(StrEnum):
     FILES_STORED = "files_stored"
     FILES_GONE = "files_gone"
     """The result's links are dead for good."""
+    RESULT_REFUSED = "result_refused"
+    """Its files are on disk, and its result is not what was asked for, or flagged."""
+    REROLLED = "rerolled"
+    """Its result was flagged, and another attempt with another seed was granted."""
     REOPENED = "reopened"
     """The user asked for it to be done again, new charge included."""
     FILES_WANTED = "files_wanted"
@@ -75,6 +79,8 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.SUBMITTED, Event.RESULT_STORED): State.COMPLETED,
     (State.COMPLETED, Event.FILES_STORED): State.DONE,
     (State.COMPLETED, Event.FILES_GONE): State.FAILED,
+    (State.COMPLETED, Event.RESULT_REFUSED): State.FAILED,
+    (State.COMPLETED, Event.REROLLED): State.PLANNED,
     (State.FAILED, Event.REOPENED): State.PLANNED,
     (State.CANCELLED, Event.REOPENED): State.PLANNED,
     (State.UNKNOWN, Event.FOUND): State.SUBMITTED,

@@ -13,16 +13,14 @@ from functools import lru_cache
 from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
+from falbatch.core.counts import COUNT_FIELDS, count_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PIXELS_PER_MEGAPIXEL: Final = 1024 * 1024
 """Such that `square_hd` is one. fal-protocol does not say; where a million would give another number, jobs are a
 `variant` of their own, so that a limit on cost holds either way."""
-
-COUNT_FIELDS: Final = ("num_images", "num_videos", "num_outputs", "num_samples", "batch_size")
-COUNT_MOST: Final = 1_000
-"""A larger "count" is some other number."""
 
 PRESET_PIXELS: Final[Mapping[str, int]] = {
     "square_hd": 1024 * 1024,
@@ -132,9 +130,8 @@ class _Reading:
     def count(self, fields: tuple[str, ...]) -> float:
         """How many results are asked for."""
         for name in fields:
-            number = _number(self[name])
-            if number is not None and number.is_integer() and number <= COUNT_MOST:
-                return number
+            if (number := count_of(self[name])) is not None:
+                return float(number)
         return 1.0
 
     def pixels(self) -> float | None:

@@ -139,7 +139,15 @@ class Attempts:
         """The intent, on disk. Raises `GateClosed` when the call must not leave after all."""
         try:
             await self._store.record(
-                changes.SubmitStarted(job.job_id, job.attempts, self._clock.unix_s(), job.reserved, job.sent_sha256)
+                changes.SubmitStarted(
+                    job.job_id,
+                    job.attempts,
+                    self._clock.unix_s(),
+                    job.reserved,
+                    job.sent_sha256,
+                    roll=job.roll,
+                    seed=job.seed,
+                )
             )
         except IllegalTransition:
             # Its earlier submit was found at fal while it waited here: whoever found it goes on with it.

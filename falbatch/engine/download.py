@@ -8,26 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from falbatch.core import changes
-from falbatch.core.artifacts import artifact_path, find_files, part_path
+from falbatch.core.artifacts import artifact_path, part_path
 from falbatch.core.classify import DownloadVerdict, Failure, download_verdict, failure_of
 from falbatch.core.events import JobEnded, Listener
-from falbatch.core.fileinputs import marks_in, without_echoes
-from falbatch.core.identity import input_of
+from falbatch.core.fileinputs import marks_in
 from falbatch.core.state import State
 from falbatch.engine.repeat import pause_s, repeat
+from falbatch.engine.wanted import Wanted, read_result, wanted_files
 from falbatch.errors import WireError
-from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from falbatch.core.backoff import BackoffPolicy
     from falbatch.core.record import OpenJob, StoredFile, StoredResult
+    from falbatch.engine.judge import Judge, Judgement
     from falbatch.engine.ports import Clock, FetchedFile, Files, Store
 
 TRIES: Final = 6
@@ -38,21 +36,25 @@ GONE_TRIES: Final = 3
 """A link is believed to be dead when it was tried this often: the job was paid for."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """One file to have: by its URL, or as bytes that are at hand."""
+APART: Final = "flagged"
+"""In the names of files whose place another attempt is to take, with the number of the attempt that made them."""
 
-    place: int
-    of: int = 1
-    """Files that are numbered together; 1: it has the job's name alone."""
-    url: str = ""
-    body: bytes | None = None
-    content_type: str | None = None
-    size_bytes: int | None = None
-    extension: str = ""
-    """In place of what its bytes say; "" for that."""
-    is_needed: bool = True
-    """False: the job is done without it (a bare link beside real files, such as a licence or a web page)."""
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A file that is here: under its name already, or whole under its temporary name."""
+
+    want: Wanted
+    part: str
+    fetched: FetchedFile | None
+    """None for one that has its name."""
+    known: StoredFile | None = None
+
+    @property
+    def is_black(self) -> bool:
+        """True for a picture that is all black and should not be."""
+        file = self.known if self.fetched is None else self.fetched
+        return file is not None and file.is_black and not self.want.may_be_black
 
 
 class Downloader:
@@ -67,6 +69,7 @@ class Downloader:
         backoff: BackoffPolicy,
         at_once: int,
         sidecar: bool,
+        judge: Judge,
         listen: Listener,
     ) -> None:
         self._store = store
@@ -75,46 +78,67 @@ class Downloader:
         self._backoff = backoff
         self._limit = anyio.Semaphore(at_once, fast_acquire=True)
         self._sidecar = sidecar
+        self._judge = judge
         self._listen = listen
         self._taken: dict[str, int] = {}
         """Paths chosen in this run whose record may still be on its way, by job: two jobs never share one."""
 
     async def bring(self, job: OpenJob, result: StoredResult, *, is_new: bool = False) -> OpenJob:
-        """`job` after its files: `done`, `failed` (a link is dead), or still `completed` when it must be tried again.
+        """`job` after its files: `done`, `failed` (a link is dead, or the result is not what was asked for), `planned`
+        when it is to be rolled again, or still `completed` when its files must be tried again.
         `is_new`: the result came in this run, so no file of it is on record.
 
         Raises `DiskFull` and `OutputError`: nothing more can be written.
         """
         marks = marks_in(job.input_json)
         uploaded = [url for mark in marks for url in self._store.urls_of(mark.sha256)]
-        wanted = wanted_files(job, result, sidecar=self._sidecar, uploaded=uploaded)
+        read = read_result(job, result, uploaded)
+        wanted = wanted_files(read, result, sidecar=self._sidecar)
         on_record = {} if is_new else {file.place: file for file in self._store.files_of(job.job_id)}
-        paths = {place: file.path.casefold() for place, file in on_record.items()}
+        names = {place: file.path for place, file in on_record.items()}
+        # A result that may have to give its name to another one is judged first; others take theirs file by file, so
+        # that a crash loses one of them at most.
+        groups = [wanted] if self._judge.rerolls else [[want] for want in wanted]
+        found: Judgement | None = None
+        has_black = False
         try:
-            for want in wanted:
-                try:
-                    await self._have(job, want, on_record.get(want.place), paths, is_new=is_new)
-                except WireError as error:
-                    if want.is_needed or download_verdict(error) is DownloadVerdict.AGAIN:
-                        raise
-                    await self._store.record(changes.FileSkipped(job.job_id, self._clock.unix_s(), failure_of(error)))
+            for group in groups:
+                held = [await self._get(job, want, on_record.get(want.place), is_new=is_new) for want in group]
+                has_black = has_black or any(one is not None and one.is_black for one in held)
+                found = self._judge.judge(job, read, has_black=has_black) if self._judge.rerolls else None
+                apart = f"{APART}-{job.attempts}" if found is not None and found.is_reroll else ""
+                for one in held:
+                    if one is not None and one.fetched is not None:
+                        await self._put(job, one, one.fetched, names, apart)
         except WireError as error:
             return await self._without_files(job, error)
-        await self._store.record(changes.FilesStored(job.job_id, self._clock.unix_s()))
-        self._listen(JobEnded(job.job_id, job.key, job.name, State.DONE, None, job.endpoint))
-        return replace(job, state=State.DONE)
+        found = found or self._judge.judge(job, read, has_black=has_black)
+        return await self._judge.end(job, found, [names[place] for place in sorted(names)])
 
-    async def _have(
-        self, job: OpenJob, want: _Wanted, known: StoredFile | None, paths: dict[int, str], *, is_new: bool
-    ) -> None:
-        """Have one file. `paths`, folded, are those of the job's files by place; its own joins them."""
+    async def judge_alone(self, job: OpenJob, result: StoredResult) -> OpenJob:
+        """The same for a job whose files nobody wants: by what the result says alone."""
+        found = self._judge.judge(job, read_result(job, result), has_black=False)
+        return await self._judge.end(job, found, None)
+
+    async def _get(self, job: OpenJob, want: Wanted, known: StoredFile | None, *, is_new: bool) -> _Held | None:
+        """Have one file, under whatever name; None for one that the job is done without."""
         part = part_path(job.name, want.place, job.key.hex()[:8])
         if known is not None and await self._is_there(known, part):
-            return
-        fetched = await self._fetch(want, part, is_new=is_new)
-        beside = {path for place, path in paths.items() if place != want.place}
-        path = await self._free_path(job, want, fetched, beside)
-        paths[want.place] = path.casefold()
+            return _Held(want, part, None, known)
+        try:
+            return _Held(want, part, await self._fetch(want, part, is_new=is_new))
+        except WireError as error:
+            if want.is_needed or download_verdict(error) is DownloadVerdict.AGAIN:
+                raise
+            await self._store.record(changes.FileSkipped(job.job_id, self._clock.unix_s(), failure_of(error)))
+            return None
+
+    async def _put(self, job: OpenJob, held: _Held, fetched: FetchedFile, names: dict[int, str], apart: str) -> None:
+        """Give a file its name. `names` are those of the job's files by place; its own joins them."""
+        want = held.want
+        beside = {path.casefold() for place, path in names.items() if place != want.place}
+        path = await self._free_path(job, want, fetched, beside, apart)
+        names[want.place] = path
         await self._store.record(
             changes.FileReady(
                 job.job_id,
@@ -125,9 +149,10 @@ class Downloader:
                 sha256=fetched.sha256,
                 content_type=fetched.content_type,
                 at=self._clock.unix_s(),
+                is_black=fetched.is_black,
             )
         )
-        await self._files.publish(part, path)
+        await self._files.publish(held.part, path)
         self._taken.pop(path.casefold(), None)
 
     async def _is_there(self, known: StoredFile, part: str) -> bool:
@@ -139,7 +164,7 @@ class Downloader:
             return True
         return False
 
-    async def _fetch(self, want: _Wanted, part: str, *, is_new: bool) -> FetchedFile:
+    async def _fetch(self, want: Wanted, part: str, *, is_new: bool) -> FetchedFile:
         tries = 0
 
         async def call() -> FetchedFile:
@@ -170,13 +195,17 @@ class Downloader:
             attempts=TRIES,
         )
 
-    async def _free_path(self, job: OpenJob, want: _Wanted, fetched: FetchedFile, beside: set[str]) -> str:
-        """The path of a file; another than the plain one when that is another job's, nobody's we know of, or one of
-        `beside`, the job's other files: a sidecar may lie beside a file that is JSON too. A file of nobody's with the
-        very same bytes is ours from a time that the state file has lost."""
+    async def _free_path(self, job: OpenJob, want: Wanted, fetched: FetchedFile, beside: set[str], mark: str) -> str:
+        """The path of a file, with `mark` in it if there is one.
+
+        Another than the plain one when that is another job's, nobody's we know of, or one of `beside`, the job's other
+        files: a sidecar may lie beside a file that is JSON too. A file of nobody's with the very same bytes is ours
+        from a time that the state file has lost.
+        """
         key = job.key.hex()[:8]
         for number in count(0):
-            apart = "" if number == 0 else key if number == 1 else f"{key}-{number}"
+            other = "" if number == 0 else key if number == 1 else f"{key}-{number}"
+            apart = "-".join(filter(None, (mark, other)))
             path = artifact_path(job.name, want.place, want.of, want.extension or fetched.extension, apart=apart)
             if path.casefold() in beside:
                 continue
@@ -208,53 +237,3 @@ class Downloader:
         await self._store.record(changes.FilesGone(job.job_id, at, failure))
         self._listen(JobEnded(job.job_id, job.key, job.name, State.FAILED, failure, job.endpoint))
         return replace(job, state=State.FAILED)
-
-
-EVENTS: Final = ".events.jsonl"
-"""Extension of the file with all events of a stream."""
-
-
-def wanted_files(job: OpenJob, result: StoredResult, *, sidecar: bool, uploaded: Collection[str] = ()) -> list[_Wanted]:
-    """The files that a result stands for: those it points at; itself when it is no JSON, or points at none; the
-    sidecar with the whole result when that is wanted; and the events that came before it. `uploaded` are the URLs of
-    the input's own files, which a result may name again."""
-    wanted = _wanted_of_result(job, result, sidecar=sidecar, uploaded=uploaded)
-    if result.events is not None:
-        events = _Wanted(len(wanted), body=result.events, content_type="application/x-ndjson", extension=EVENTS)
-        wanted.append(events)
-    return wanted
-
-
-def _wanted_of_result(job: OpenJob, result: StoredResult, *, sidecar: bool, uploaded: Collection[str]) -> list[_Wanted]:
-    output: Any = None
-    is_json = _may_be_json(result.content_type)
-    if is_json:
-        try:
-            output = parse_json(result.body)
-        except ValueError:
-            is_json = False
-    if not is_json:
-        return [_Wanted(0, body=result.body, content_type=result.content_type)]
-    given = {"input": input_of(job.input_json), "uploaded": list(uploaded)}
-    refs = without_echoes(find_files(output, given), marks_in(job.input_json))
-    has_objects = any(ref.is_object for ref in refs)
-    wanted = [
-        _Wanted(
-            place,
-            len(refs),
-            url=ref.url,
-            content_type=ref.content_type,
-            size_bytes=ref.size_bytes,
-            is_needed=ref.is_object or not has_objects,
-        )
-        for place, ref in enumerate(refs)
-    ]
-    if sidecar or not wanted:
-        wanted.append(_Wanted(len(wanted), body=result.body, content_type="application/json"))
-    return wanted
-
-
-def _may_be_json(content_type: str) -> bool:
-    """By its type, or for want of one: the same words as `fal/wire` has for it."""
-    bare = content_type.partition(";")[0].strip().lower()
-    return not bare or bare == "application/json" or bare.endswith("+json")

@@ -27,6 +27,7 @@ from falbatch.engine.download import Downloader
 from falbatch.engine.failing import Failing
 from falbatch.engine.feed import Feeder
 from falbatch.engine.gate import GateClosed, SubmitGate
+from falbatch.engine.judge import Judge
 from falbatch.engine.reach import Reach
 from falbatch.engine.reconcile import Reconciler
 from falbatch.engine.result import ResultReader
@@ -132,6 +133,7 @@ class Execution:
             backoff=settings.backoff,
             at_once=settings.downloads,
             sidecar=settings.sidecar,
+            judge=Judge(deps.store, deps.clock, self._gate, settings, self._heard),
             listen=self._heard,
         )
         self._reconciler = Reconciler(
@@ -298,15 +300,10 @@ class Execution:
         """One job through its stages, whatever it begins with."""
         job = begun
         try:
-            if job.state is State.COMPLETED:
-                stored = self._deps.store.result_of(job.job_id)
-            else:
-                try:
-                    job, stored = await self._to_result(job)
-                finally:
-                    self._gate.give_back(begun.endpoint)
-            if job.state is State.COMPLETED and stored is not None:
-                await self._to_files(job, stored, is_new=begun.state is not State.COMPLETED)
+            job = await self._once(job)
+            while job.state is State.PLANNED:  # re-rolled: it does not stand in the feeder's line again
+                self._gate.take_slot(job.endpoint)
+                job = await self._once(job)
         except GateClosed:
             return
         except FalbatchError as error:
@@ -318,6 +315,20 @@ class Execution:
             self._alive.discard(begun.job_id)
             if not self._alive:
                 self._changed.ring()
+
+    async def _once(self, job: OpenJob) -> OpenJob:
+        """One job to its files, or to where it cannot be taken further; `planned` when it is to be rolled again."""
+        is_new = job.state is not State.COMPLETED
+        if is_new:
+            try:
+                job, stored = await self._to_result(job)
+            finally:
+                self._gate.give_back(job.endpoint)
+        else:
+            stored = self._deps.store.result_of(job.job_id)
+        if job.state is State.COMPLETED and stored is not None:
+            return await self._to_files(job, stored, is_new=is_new)
+        return job
 
     async def _to_result(self, job: OpenJob) -> tuple[OpenJob, StoredResult | None]:
         """Submit and wait, with further attempts as they are granted."""
@@ -346,14 +357,13 @@ class Execution:
                 return job, None
             is_ours = True
 
-    async def _to_files(self, job: OpenJob, stored: StoredResult, *, is_new: bool) -> None:
+    async def _to_files(self, job: OpenJob, stored: StoredResult, *, is_new: bool) -> OpenJob:
         if not self._settings.with_files:
-            self._deps.listen(JobEnded(job.job_id, job.key, job.name, job.state))
-            return
+            return await self._downloads.judge_alone(job, stored)
         self._fetching += 1
         self._deps.listen(JobMoved(job.name, "", "", "DOWNLOADING"))
         try:
-            await self._downloads.bring(job, stored, is_new=is_new)
+            return await self._downloads.bring(job, stored, is_new=is_new)
         finally:
             self._fetching -= 1
             self._deps.listen(JobMoved(job.name, "", "DOWNLOADING", ""))
@@ -365,6 +375,8 @@ class Execution:
         match event:
             case ResultCame(endpoint=endpoint):
                 self._failing.succeeded(endpoint)
+            case JobEnded(state=State.DONE | State.COMPLETED, failure=None, endpoint=endpoint):
+                self._failing.taken(endpoint)
             case JobEnded(state=State.UNKNOWN):
                 self._reconciler.noticed()
                 self._changed.ring()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from falbatch.core.breaker import OWN_TROUBLE, Streak
+from falbatch.core.flags import JUDGED
 from falbatch.errors import LimitReached
 
 if TYPE_CHECKING:
@@ -21,12 +22,16 @@ class Failing:
         self._most = settings.max_failures
         self._most_equal = settings.max_equal_failures
         self._failed = 0
-        self._streaks: dict[str, Streak] = {}
-        """By endpoint."""
+        self._streaks: dict[tuple[str, bool], Streak] = {}
+        """By endpoint; those whose result failed apart, since each of them had a result."""
 
     def succeeded(self, endpoint: str) -> None:
         """A job has its result: what fails next on `endpoint` is the first in a row."""
-        self._streaks.pop(endpoint, None)
+        self._streaks.pop((endpoint, False), None)
+
+    def taken(self, endpoint: str) -> None:
+        """A job's result is what was asked for."""
+        self._streaks.pop((endpoint, True), None)
 
     def failed(self, endpoint: str, failure: Failure) -> None:
         """A job failed for good. Closes the gate when that was one too many."""
@@ -42,8 +47,9 @@ class Failing:
             )
         if failure.error_type in OWN_TROUBLE:
             return
-        streak = self._streaks.get(endpoint, Streak()).failed(failure)
-        self._streaks[endpoint] = streak
+        line = endpoint, failure.error_type in JUDGED
+        streak = self._streaks.get(line, Streak()).failed(failure)
+        self._streaks[line] = streak
         if self._most_equal is not None and streak.length >= self._most_equal:
             self._gate.close(
                 LimitReached(

@@ -180,6 +180,10 @@ class FetchedFile(Protocol):
     def content_type(self) -> str: ...
     @property
     def extension(self) -> str: ...
+    @property
+    def is_black(self) -> bool:
+        """True for a picture that is all black."""
+        ...
 
 
 class Files(Protocol):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from falbatch.core.backoff import BackoffPolicy
+from falbatch.core.flags import FlagPolicy
 from falbatch.core.model import Mode
 from falbatch.core.pacing import AUTO_CEILING, CONNECTIONS, DIRECT_AT_ONCE, Window
 from falbatch.core.plateau import Plateau
@@ -53,6 +54,8 @@ class ExecuteSettings:
     """Nano-dollars that the batch may cost over all its runs; None: no limit."""
     sidecar: bool = False
     """Write the whole result beside the files."""
+    flagged: FlagPolicy = FlagPolicy.MARK
+    """What follows when a result is flagged."""
     scope: Scope = Scope.ALL
     with_files: bool = True
     """False leaves results in the state file and fetches nothing."""

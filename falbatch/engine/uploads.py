@@ -17,6 +17,7 @@ from falbatch.core import changes
 from falbatch.core.classify import Failure, failure_of, is_account_trouble, is_worth_reading_again
 from falbatch.core.events import FileUploaded, JobEnded, JobMoved, Listener
 from falbatch.core.fileinputs import FileMark, FileUnusable, Travel, marks_in, with_files
+from falbatch.core.reroll import with_seed
 from falbatch.core.state import UNSENT, IllegalTransition, State
 from falbatch.engine.gate import GateClosed, SubmitGate
 from falbatch.errors import CredentialsError, FalUnreachable, WireError
@@ -80,8 +81,8 @@ class InputFiles:
 
     async def with_body(self, job: OpenJob) -> OpenJob:
         """`job` with what is to leave. Raises `GateClosed` when it cannot be made: the job is left, or `failed`."""
-        marks = marks_in(job.input_json)
-        if not marks:
+        marks, seed = marks_in(job.input_json), job.seed
+        if not marks and seed is None:
             return job
         texts: dict[FileMark, str] = {}
         try:
@@ -92,7 +93,7 @@ class InputFiles:
         except (FileUnusable, WireError) as error:
             await self._without(job, error)
             raise GateClosed from error
-        return replace(job, body=with_files(job.input_json, texts.__getitem__))
+        return replace(job, body=with_files(with_seed(job.input_json, seed), texts.__getitem__))
 
     @property
     def _storage(self) -> Storage:

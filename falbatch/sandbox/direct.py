@@ -73,10 +73,11 @@ def begin(world: World, caller: Caller, raw: bytes) -> Request | Reply:
         stray = {"x-fal-request-id": world.stray_id()}
         return error_reply(400, "bad_request", "The request body is not a JSON object", stray)
     call, endpoint = caller.call, caller.endpoint.full
-    failure = world.faults.failure_for(endpoint, call.path, fingerprint(raw), caller.where)
+    seed = payload.get("seed")
+    ending = world.faults.ending_for(endpoint, call.path, fingerprint(raw), seed, caller.where)
     query = {name: value for name, value in call.query.items() if name not in _UNKEPT}
     via = Via(caller.where.value)
-    return world.accept(caller.account, endpoint, raw, payload, query, kept_headers(call.headers), failure, via)
+    return world.accept(caller.account, endpoint, raw, payload, query, kept_headers(call.headers), ending, via)
 
 
 async def has_ended(world: World, request: Request, has_left: Callable[[], bool]) -> bool:

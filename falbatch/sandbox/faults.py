@@ -64,6 +64,16 @@ class Do(StrEnum):
     """The running request goes back to IN_QUEUE and runs again; meets only calls on running requests."""
     FAIL = "fail"
     """[type] The execution ends in that failure. Decided when the request is accepted."""
+    NSFW = "nsfw"
+    """The pictures of the result are black, and `has_nsfw_concepts` says why; billed like any other."""
+    BLACK = "black"
+    """The same without a word."""
+    FEWER = "fewer"
+    """One picture less than was asked for; billed as if it were there."""
+    ERROR_IN_RESULT = "error_in_result"
+    """A success with an `error` beside its other members; billed."""
+    EMPTY = "empty"
+    """A success without anything in it: {}; billed."""
     LOCK = "lock"
     """The caller's account is locked, then the call is carried out."""
     LATE = "late"
@@ -92,6 +102,12 @@ class Do(StrEnum):
     """A webhook without its payload: null, and `payload_error` beside it."""
 
 
+ODDITIES: Final = frozenset({Do.NSFW, Do.BLACK, Do.FEWER, Do.ERROR_IN_RESULT, Do.EMPTY})
+"""Ends that fal calls a success."""
+
+ENDINGS: Final = ODDITIES | {Do.FAIL}
+"""How an execution ends: decided when its request is accepted."""
+
 _PLAIN_JSON: Final = frozenset({Where.SUBMIT, Where.STATUS, Where.RESULT, Where.RUN})
 _RESULTS: Final = frozenset({Where.RESULT, Where.RUN})
 DIRECT: Final = frozenset({Where.RUN, Where.STREAM, Where.REALTIME})
@@ -103,7 +119,7 @@ ALLOWED: Final[Mapping[Do, frozenset[Where]]] = {do: frozenset(Where) for do in 
     Do.CORRUPT: frozenset(Where) - {Where.STATUS_STREAM},
     Do.WRONG_TYPE: frozenset(Where) - {Where.STATUS_STREAM},
     Do.REQUEUE: frozenset({Where.STATUS, Where.STATUS_STREAM}),
-    Do.FAIL: DIRECT | {Where.SUBMIT, Where.RESULT},
+    **dict.fromkeys(ENDINGS, DIRECT | {Where.SUBMIT, Where.RESULT}),
     Do.LOCK: frozenset(Where) - {Where.FILE, Where.OPENAPI, Where.WEBHOOK},
     Do.LATE: frozenset({Where.RESULT, Where.FILE, Where.WEBHOOK}),
     Do.NAMES: _RESULTS,
@@ -119,6 +135,15 @@ ALLOWED: Final[Mapping[Do, frozenset[Where]]] = {do: frozenset(Where) for do in 
     Do.NO_PAYLOAD: frozenset({Where.WEBHOOK}),
 }
 """Which calls each fault makes sense for."""
+
+
+class By(StrEnum):
+    """What a rule's chance is drawn for."""
+
+    CALL = "call"
+    """Each call."""
+    INPUT = "input"
+    """Each input: the same one fares the same each time, as with fal's safety checker, which goes by what is seen."""
 
 
 class Once(StrEnum):
@@ -153,6 +178,9 @@ class Rule:
     endpoint: str = "*"
     """fnmatch pattern over the full endpoint id."""
     once: Once | None = None
+    by: By = By.CALL
+    seeds: tuple[int, ...] = ()
+    """For ends: only inputs with one of these seeds; empty for all."""
     retry_after: float | None = None
     """Seconds, sent as Retry-After."""
     body: Any = None
@@ -174,6 +202,8 @@ class Target:
     path: str
     input_key: str = ""
     """A hash of the body; empty without one."""
+    seed: int | None = None
+    """Of the input, where it has one."""
     is_running: bool = False
     """The request called about is IN_PROGRESS."""
     since_end_s: float | None = None
@@ -214,14 +244,17 @@ class FaultBook:
         self.changes += 1
 
     def meet(self, target: Target) -> Rule | None:
-        """The rule that hits this call's way over the wire, or None; `fail` rules are not asked."""
-        return self._pick(target, [e for e in self._entries if e.rule.do is not Do.FAIL])
+        """The rule that hits this call's way over the wire, or None; rules about ends are not asked."""
+        return self._pick(target, [e for e in self._entries if e.rule.do not in ENDINGS])
 
-    def failure_for(self, endpoint: str, path: str, input_key: str, where: Where = Where.SUBMIT) -> str | None:
-        """The failure in which a request accepted now, by a call of that kind, will end, or None."""
-        entries = [e for e in self._entries if e.rule.do is Do.FAIL]
-        rule = self._pick(Target(where, endpoint, path, input_key), entries)
-        return rule.word if rule else None
+    def ending_for(
+        self, endpoint: str, path: str, input_key: str, seed: object, where: Where = Where.SUBMIT
+    ) -> str | None:
+        """How a request accepted now, by a call of that kind, will end: a failure's name, an oddity's, or None."""
+        entries = [e for e in self._entries if e.rule.do in ENDINGS]
+        known = seed if isinstance(seed, int) else None
+        rule = self._pick(Target(where, endpoint, path, input_key, known), entries)
+        return None if rule is None else rule.word if rule.do is Do.FAIL else rule.do.value
 
     def snapshot(self) -> list[dict[str, Any]]:
         """Rules with their counters, as `GET /sandbox/faults` shows them and the store keeps them."""
@@ -243,12 +276,12 @@ class FaultBook:
                 continue
             entry.seen += 1
             self.changes += 1
-            if hit is None and self._fires(entry, _once_key(entry.rule, target)):
+            if hit is None and self._fires(entry, _once_key(entry.rule, target), target.input_key):
                 entry.fired += 1
                 hit = entry.rule
         return hit
 
-    def _fires(self, entry: _Counted, once_key: str | None) -> bool:
+    def _fires(self, entry: _Counted, once_key: str | None, input_key: str) -> bool:
         rule = entry.rule
         if rule.times is not None and entry.fired >= rule.times:
             return False
@@ -256,7 +289,7 @@ class FaultBook:
             return False
         if once_key is not None and once_key in entry.hits:
             return False
-        place = entry.seen if once_key is None else once_key
+        place = input_key if rule.by is By.INPUT else entry.seen if once_key is None else once_key
         if rule.p < 1 and chance(self._seed, "fault", rule.number, place) >= rule.p:
             return False
         if once_key is not None:
@@ -267,8 +300,10 @@ class FaultBook:
 def applies(rule: Rule, target: Target) -> bool:
     """Whether `rule` could meet this call at all, chance and counters aside."""
     # How a result will be is decided when its request is accepted.
-    where = Where.SUBMIT if rule.do is Do.FAIL and rule.where is Where.RESULT else rule.where
+    where = Where.SUBMIT if rule.do in ENDINGS and rule.where is Where.RESULT else rule.where
     if where is not target.where or not fnmatchcase(target.endpoint, rule.endpoint):
+        return False
+    if rule.seeds and target.seed not in rule.seeds:
         return False
     match rule.do:
         case Do.REQUEUE:

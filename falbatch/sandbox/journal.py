@@ -128,7 +128,7 @@ def insert_row(request: Request) -> Row:
 def update_row(request: Request) -> Row:
     """The columns of a request's life, then its key."""
     return (
-        request.verdict.failure,
+        request.verdict.ending,
         str(request.status),
         request.attempt,
         request.started_at,

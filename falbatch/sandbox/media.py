@@ -66,6 +66,8 @@ class Picture(Medium):
     height: int
     format: str
     """A key of FORMATS."""
+    is_black: bool = False
+    """Nothing is drawn: what a safety checker leaves of a picture."""
 
     @property
     def content_type(self) -> str:

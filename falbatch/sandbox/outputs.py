@@ -15,6 +15,7 @@ from falbatch.sandbox import wording
 from falbatch.sandbox.catalogue.model import plain_output
 from falbatch.sandbox.catalogue.models import model_of
 from falbatch.sandbox.endpoints import Kind, Profile, profile_of
+from falbatch.sandbox.faults import Do
 from falbatch.sandbox.ids import digest, number64
 from falbatch.sandbox.media import Clip, Document, Medium, Picture, Sound, Weights
 from falbatch.sandbox.validation import MAX_SIDE, as_integer
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from falbatch.sandbox.requests import Request
+
+ODD_ERROR: Final = "The model ran out of memory and gave up"
+"""What `error_in_result` says."""
 
 MAX_VIDEO_S: Final = 30.0
 """A longer video ends there."""
@@ -92,7 +96,7 @@ class Work:
         """The files that the request made, in the order of the output."""
         match self.profile.kind:
             case Kind.IMAGE:
-                return tuple(self._pictures())
+                return tuple(self._left_of(self._pictures()))
             case Kind.VIDEO:
                 return (self._clip(),)
             case Kind.SPEECH:
@@ -115,12 +119,15 @@ class Work:
 
     def output(self, urls: Sequence[str]) -> dict[str, Any]:
         """The bare model output with its files under `urls`; of a model with a schema, exactly what that has."""
+        if self._oddity is Do.EMPTY:
+            return {}
         whole = self._all_members([self._file_object(place, url) for place, url in enumerate(urls)])
         model = model_of(self.profile.pattern)
         if model is None:
-            return {name: value for name, value in whole.items() if name in _PLAIN_MEMBERS[self.profile.kind]}
-        shaped: dict[str, Any] = _shaped(whole, plain_output(model))
-        return shaped
+            shaped = {name: value for name, value in whole.items() if name in _PLAIN_MEMBERS[self.profile.kind]}
+        else:
+            shaped = _shaped(whole, plain_output(model))
+        return {**shaped, "error": ODD_ERROR} if self._oddity is Do.ERROR_IN_RESULT else shaped
 
     def _all_members(self, files: list[dict[str, Any]]) -> dict[str, Any]:
         """More than any one model answers: what all models of the kind do."""
@@ -128,10 +135,10 @@ class Work:
             case Kind.IMAGE:
                 return {
                     "images": [_plain_image(file) for file in files] if self._is_plain else files,
-                    "image": files[0],
+                    "image": files[0] if files else None,
                     "timings": {"inference": inference_s(self.request)},
                     "seed": self.seed,
-                    "has_nsfw_concepts": [False] * len(files),
+                    "has_nsfw_concepts": [self._oddity is Do.NSFW] * len(files),
                     "prompt": self.given.get("prompt", ""),
                 }
             case Kind.VIDEO:
@@ -145,6 +152,22 @@ class Work:
                 return self._answer()
             case Kind.TRANSCRIPT:
                 return self._transcript()
+
+    @property
+    def _oddity(self) -> Do | None:
+        return self.request.verdict.oddity
+
+    def _left_of(self, pictures: list[Picture]) -> list[Picture]:
+        """What is left of the pictures where the success is an odd one."""
+        match self._oddity:
+            case Do.EMPTY:
+                return []
+            case Do.FEWER:
+                return pictures[:-1]
+            case Do.NSFW | Do.BLACK:
+                return [replace(picture, is_black=True) for picture in pictures]
+            case _:
+                return pictures
 
     @property
     def _is_plain(self) -> bool:

@@ -111,9 +111,9 @@ async def submit(world: World, call: Call, account: str, endpoint: EndpointId, k
     longest = call.query.get("fal_max_queue_length", "")
     if longest.isdecimal() and world.engine.waiting_on(endpoint.full) > int(longest):
         return detail_reply(429, f"More than {longest} requests wait on {endpoint.full}", _stray(world))
-    failure = world.faults.failure_for(endpoint.full, call.path, key)
+    ending = world.faults.ending_for(endpoint.full, call.path, key, payload.get("seed"))
     request = world.accept(
-        account, endpoint.full, call.body, payload, dict(call.query), kept_headers(call.headers), failure
+        account, endpoint.full, call.body, payload, dict(call.query), kept_headers(call.headers), ending
     )
     position = world.engine.position(request) if request.status is Status.IN_QUEUE else 0
     reply = json_reply(200, submit_page(request, position, call.origin), {"x-fal-request-id": request.id})

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from falbatch.sandbox.failures import FAILURES
-from falbatch.sandbox.faults import ALLOWED, Do, Once, Rule, Where
+from falbatch.sandbox.faults import ALLOWED, ENDINGS, By, Do, Once, Rule, Where
 
 _TAKES_SECONDS: Final = frozenset({Do.DELAY, Do.LATE, Do.DRIP})
 
@@ -39,6 +39,10 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 _KEYS: Final[Mapping[str, tuple[Check, str]]] = {
     "on": (lambda value: isinstance(value, str), "a word"),
     "do": (lambda value: isinstance(value, str), "a word"),
@@ -47,6 +51,8 @@ _KEYS: Final[Mapping[str, tuple[Check, str]]] = {
     "times": (_is_count, "a whole number from 1"),
     "endpoint": (lambda value: isinstance(value, str), "a pattern such as fal-ai/*"),
     "once": (lambda value: value in [*Once], "path or input"),
+    "by": (lambda value: value in [*By], "call or input"),
+    "seeds": (lambda value: isinstance(value, list) and bool(value) and all(map(_is_whole, value)), "whole numbers"),
     "retry_after": (lambda value: _is_number(value) and value >= 0, "seconds"),
     "body": (lambda _: True, "text or JSON"),
     "nginx": (lambda value: isinstance(value, bool), "true or false"),
@@ -54,12 +60,10 @@ _KEYS: Final[Mapping[str, tuple[Check, str]]] = {
     "quiet": (lambda value: isinstance(value, bool), "true or false"),
 }
 
-_ONLY_FOR: Final = {
-    "retry_after": Do.STATUS,
-    "body": Do.STATUS,
-    "nginx": Do.STATUS,
-    "accepted": Do.STATUS,
-    "quiet": Do.TRUNCATE,
+_ONLY_FOR: Final[Mapping[str, frozenset[Do]]] = {
+    **dict.fromkeys(("retry_after", "body", "nginx", "accepted"), frozenset({Do.STATUS})),
+    "quiet": frozenset({Do.TRUNCATE}),
+    "seeds": ENDINGS,
 }
 
 
@@ -91,6 +95,10 @@ def parse_rule(value: object, number: int) -> Rule:
     rest = {key: setting for key, setting in value.items() if key not in {"on", "do"}}
     if "once" in rest:
         rest["once"] = Once(rest["once"])
+    if "by" in rest:
+        rest["by"] = By(rest["by"])
+    if "seeds" in rest:
+        rest["seeds"] = tuple(rest["seeds"])
     return Rule(number, dict(value), where, do, amount, word, **rest)
 
 
@@ -143,5 +151,5 @@ def _check_fit(value: Mapping[str, Any], where: Where, do: Do) -> None:
         places = ", ".join(sorted(ALLOWED[do]))
         raise FaultError(f"{do} makes no sense on {where}, only on {places}")
     for key, only in _ONLY_FOR.items():
-        if key in value and do is not only:
-            raise FaultError(f"{key} belongs to {only}, not to {do}")
+        if key in value and do not in only:
+            raise FaultError(f"{key} belongs to {' or '.join(sorted(only))}, not to {do}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +11,7 @@ from falbatch.sandbox.catalogue.models import model_of
 from falbatch.sandbox.catalogue.reading import arguments
 from falbatch.sandbox.endpoints import Kind, Profile, Unit
 from falbatch.sandbox.failures import CANCELLED, FAILURES, START_DEADLINE, Failure
+from falbatch.sandbox.faults import ODDITIES, Do
 from falbatch.sandbox.ids import chance
 from falbatch.sandbox.validation import PRESETS, as_integer, image_problems, text_problems
 
@@ -36,8 +37,15 @@ class Verdict:
     """US dollars: units × unit price."""
     failure: str | None = None
     """A key of FAILURES; None for success and for an input that the schema refuses."""
+    oddity: Do | None = None
+    """What is odd about a success, one of ODDITIES; None for a plain one."""
     is_invalid: bool = False
     """True when the schema refuses the input: the result is its list of problems."""
+
+    @property
+    def ending(self) -> str | None:
+        """What `decide` made it of, beside the input."""
+        return self.failure if self.oddity is None else self.oddity.value
 
     @property
     def kind(self) -> Failure | None:
@@ -51,19 +59,19 @@ CANCELLED_VERDICT: Final = Verdict(499, failure=CANCELLED)
 EXPIRED_VERDICT: Final = Verdict(504, failure=START_DEADLINE)
 
 
-def decide(profile: Profile, payload: Mapping[str, Any], failure: str | None) -> Verdict:
-    """The verdict over an input of an endpoint, with the failure that a fault rule chose for it, or None.
+def decide(profile: Profile, payload: Mapping[str, Any], ending: str | None) -> Verdict:
+    """The verdict over an input of an endpoint, with the failure or the oddity that a fault rule chose for it, or None.
 
     A refused input is free and comes first, as no runner saw it (fal-protocol §9.3).
     """
     if problems(profile, payload):
         return Verdict(422, is_invalid=True)
-    if failure is None:
-        return _billed(200, profile, payload, None)
-    kind = FAILURES[failure]
+    if ending is None or ending in ODDITIES:
+        return replace(_billed(200, profile, payload, None), oddity=None if ending is None else Do(ending))
+    kind = FAILURES[ending]
     if kind.billed:
-        return _billed(kind.status, profile, payload, failure)
-    return Verdict(kind.status, failure=failure)
+        return _billed(kind.status, profile, payload, ending)
+    return Verdict(kind.status, failure=ending)
 
 
 def problems(profile: Profile, payload: Mapping[str, Any]) -> list[dict[str, Any]]:

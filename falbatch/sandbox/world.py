@@ -105,12 +105,12 @@ class World:
         payload: Mapping[str, Any],
         query: Mapping[str, str],
         headers: Mapping[str, str],
-        failure: str | None,
+        ending: str | None,
         via: Via = Via.QUEUE,
     ) -> Request:
         """Make a request of what a call sent and queue it; a direct one starts at once, its route saw room for it.
 
-        `headers` in lower case, without the key.
+        `headers` in lower case, without the key; `ending` by a fault rule.
         """
         now = self.now()
         # What never waits has no deadline to start by and no place in a line.
@@ -126,7 +126,7 @@ class World:
             submitted_at=now,
             low=via is Via.QUEUE and headers.get("x-fal-queue-priority", "").lower() == "low",
             deadline=None if timeout_s is None else now + timeout_s,
-            verdict=decide(profile_of(endpoint), payload, failure),
+            verdict=decide(profile_of(endpoint), payload, ending),
             via=via,
         )
         self._next_ordinal += 1

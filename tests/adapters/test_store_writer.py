@@ -211,6 +211,13 @@ async def test_a_change_of_a_job_that_does_not_exist_is_refused(store: Store) ->
             await store.record(SubmitStarted(77, 1, AT))
 
 
+FAILING: dict[Event, type[changes.FilesGone | changes.InputFailed | changes.ResultRefused]] = {
+    Event.FILES_GONE: changes.FilesGone,
+    Event.INPUT_FAILED: changes.InputFailed,
+    Event.RESULT_REFUSED: changes.ResultRefused,
+}
+
+
 def _change(event: Event) -> Change | None:
     """A change of job 1 that carries `event`; None where the engine has none."""
     match event:
@@ -226,11 +233,10 @@ def _change(event: Event) -> Change | None:
             return RequestEnded(1, "r-1-1", AT, event, FAILURE)
         case Event.RESULT_STORED:
             return finished(1)[0]
-        case Event.FILES_STORED:
-            return changes.FilesStored(1, AT)
-        case Event.FILES_GONE | Event.INPUT_FAILED:
-            kind = changes.FilesGone if event is Event.FILES_GONE else changes.InputFailed
-            return kind(1, AT, FAILURE)
+        case Event.FILES_STORED | Event.REROLLED:
+            return changes.FilesStored(1, AT) if event is Event.FILES_STORED else changes.Rerolled(1, AT, 1)
+        case Event.FILES_GONE | Event.INPUT_FAILED | Event.RESULT_REFUSED:
+            return FAILING[event](1, AT, FAILURE)
         case Event.REOPENED | Event.FILES_WANTED:
             return None
 

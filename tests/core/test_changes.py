@@ -9,6 +9,7 @@ import pytest
 
 from falbatch.core import changes
 from falbatch.core.classify import Failure
+from falbatch.core.flags import Noticed
 from falbatch.core.state import TRANSITIONS, Event, State, after
 
 FAILURE = Failure("http_500", "oops", 500)
@@ -23,6 +24,9 @@ EXAMPLES: list[changes.Change] = [
     changes.FileReady(1, 0, "u", "a.png", 1, bytes(32), "image/png", 0.0),
     changes.FilesStored(1, 0.0),
     changes.FilesGone(1, 0.0, FAILURE),
+    changes.ResultFlagged(1, "r", 0.0, Noticed(("nsfw",))),
+    changes.ResultRefused(1, 0.0, FAILURE),
+    changes.Rerolled(1, 0.0, 1),
     changes.Stuck(1, 0.0, FAILURE),
     changes.FileSkipped(1, 0.0, FAILURE),
     changes.UploadStored(1, 0.0, bytes(32), "", "t", "u", 1, None),
@@ -30,7 +34,14 @@ EXAMPLES: list[changes.Change] = [
     changes.DurationsLearned("fal-ai/x", b"", 0.0),
 ]
 
-MOVE_NOTHING = changes.FileReady | changes.FileSkipped | changes.Stuck | changes.UploadStored | changes.DurationsLearned
+MOVE_NOTHING = (
+    changes.FileReady
+    | changes.FileSkipped
+    | changes.ResultFlagged
+    | changes.Stuck
+    | changes.UploadStored
+    | changes.DurationsLearned
+)
 
 
 def test_the_examples_are_all_the_changes_there_are() -> None:

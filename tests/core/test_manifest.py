@@ -231,7 +231,7 @@ def test_a_row_of_equal_failures_ends_a_run_unless_told_otherwise() -> None:
         ("budget: {max_failures: 0.05}", 'a share such as "5%"'),
         ("budget: {max_failures: 101%}", 'a share such as "5%"'),
         ("budget: {max_failures: -1}", "a whole number of jobs"),
-        ("output: {flagged: keep}", "output.flagged is not supported by this version yet"),
+        ("output: {flagged: drop}", 'output.flagged must be keep, mark, fail or reroll, not "drop"'),
         ("output: {dir: ''}", "output.dir: a folder is needed"),
         ("output: {dir: '{{ x }}'}", "all items share one folder"),
         ("output: {name: 3}", "output.name must be text"),

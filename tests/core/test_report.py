@@ -12,6 +12,7 @@ from falbatch.core.report import (
     ADVICE_DEFAULT,
     BatchStatus,
     FailureGroup,
+    FlaggedGroup,
     Money,
     Report,
     RunTally,
@@ -34,6 +35,7 @@ def status(**counts: int) -> BatchStatus:
         billable_units=1.5,
         failures=(FailureGroup("content_policy_violation", 2, "no", "a-1"), FailureGroup("http_500", 1, "oops", "a-2")),
         unknown=(UnknownJob("a-3", '{"prompt":"x"}', 1_700_000_000.5),),
+        flagged=(FlaggedGroup(("nsfw",), 3, ("a-5", "a-6")),),
         stuck=(FailureGroup("transport_timeout", 1, "slow", "a-4"),),
         money=Money(spent=NANO * 3 // 4, reserved=NANO // 2, mean=NANO // 4, unpriced=3),
     )
@@ -114,6 +116,7 @@ STATUS_JSON = {
     ],
     "stuck": [{"error_type": "transport_timeout", "count": 1, "example": "slow", "job": "a-4"}],
     "unknown": [{"name": "a-3", "input_json": '{"prompt":"x"}', "submitted_at": 1_700_000_000.5}],
+    "flagged": [{"flags": ["nsfw"], "count": 3, "jobs": ["a-5", "a-6"]}],
 }
 
 
@@ -152,6 +155,7 @@ def test_a_report_as_json_has_stable_fields() -> None:
             "finished": 2,
             "failed": 1,
             "further_attempts": 1,
+            "rerolls": 0,
             "refusals": 4,
             "status_calls": 9,
             "found": 0,

@@ -23,6 +23,8 @@ LEGAL = [
     ("submitted", "result_stored", "completed"),
     ("completed", "files_stored", "done"),
     ("completed", "files_gone", "failed"),
+    ("completed", "result_refused", "failed"),
+    ("completed", "rerolled", "planned"),
     ("failed", "reopened", "planned"),
     ("failed", "files_wanted", "completed"),
     ("cancelled", "reopened", "planned"),
@@ -90,7 +92,7 @@ def test_every_state_can_be_reached_and_none_but_by_the_users_word_is_left_once_
         )
         if event in {Event.REOPENED, Event.FILES_WANTED}:
             continue
-        assert state is not State.PLANNED or event in {Event.REFUSED, Event.ATTEMPT_FAILED}
+        assert state is not State.PLANNED or event in {Event.REFUSED, Event.ATTEMPT_FAILED, Event.REROLLED}
 
 
 def test_every_state_is_reachable_from_planned() -> None:
@@ -140,8 +142,9 @@ USERS_WORD = frozenset({Event.REOPENED, Event.FILES_WANTED})
 
 def test_a_submit_that_left_becomes_planned_again_by_a_refusal_only() -> None:
     """By itself, a job whose fate is open is never submitted a second time."""
-    assert ways(State.SUBMITTING, State.PLANNED, USERS_WORD | {Event.ATTEMPT_FAILED}) == [[Event.REFUSED]]
-    assert ways(State.UNKNOWN, State.PLANNED, USERS_WORD | {Event.ATTEMPT_FAILED}) == []
+    ended = {Event.ATTEMPT_FAILED, Event.REROLLED}
+    assert ways(State.SUBMITTING, State.PLANNED, USERS_WORD | ended) == [[Event.REFUSED]]
+    assert ways(State.UNKNOWN, State.PLANNED, USERS_WORD | ended) == []
 
 
 @given(st.lists(st.sampled_from(list(Event)), max_size=80))
@@ -154,7 +157,7 @@ def test_between_two_submits_of_a_job_the_first_was_refused_or_ended_or_the_user
         except IllegalTransition:
             continue
         if event is Event.SUBMIT_STARTED:
-            assert since[-1] in {Event.REFUSED, Event.ATTEMPT_FAILED, Event.REOPENED}
+            assert since[-1] in {Event.REFUSED, Event.ATTEMPT_FAILED, Event.REROLLED, Event.REOPENED}
             since = []
         since.append(event)
         if state is State.UNKNOWN:

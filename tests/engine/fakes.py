@@ -387,7 +387,9 @@ class FakeStore:
             case changes.ResultStored(body=body, content_type=content_type, events=events):
                 self.stored[job.job_id] = StoredResult(body, content_type, events)
             case _:
+                self.jobs[change.job_id] = job
                 self._apply_to_files(change)
+                job = self.jobs[change.job_id]
         self.jobs[change.job_id] = job
         self.changes.append(change)
         self.log.append(f"{event or type(change).__name__} {change.job_id}")
@@ -414,12 +416,17 @@ class FakeStore:
         match change:
             case changes.FileReady():
                 self.files[change.job_id, change.place] = StoredFile(
-                    change.place, change.path, change.size_bytes, change.sha256, change.content_type, 0
+                    change.place, change.path, change.size_bytes, change.sha256, change.content_type, 0, change.is_black
                 )
-            case changes.FilesStored():
+            case changes.FilesStored() | changes.ResultRefused():
                 for (owner, place), file in list(self.files.items()):
                     if owner == change.job_id:
                         self.files[owner, place] = replace(file, stored=1)
+            case changes.Rerolled():
+                job = self.jobs[change.job_id]
+                self.jobs[change.job_id] = replace(job, roll=change.roll, failures=job.failures + 1, request=None)
+                self.files = {place: file for place, file in self.files.items() if place[0] != change.job_id}
+                del self.stored[change.job_id]
             case changes.Stuck():
                 self.stuck[change.job_id] = change
             case _:
@@ -532,6 +539,7 @@ class FakeFetched:
     sha256: bytes
     content_type: str
     extension: str
+    is_black: bool = False
 
 
 def sha(body: bytes) -> bytes:
@@ -552,6 +560,8 @@ class FakeFiles:
         self.disk: dict[str, bytes] = {}
         self.web: dict[str, Callable[[], bytes | Exception]] = {}
         self.fetches: list[str] = []
+        self.black: set[bytes] = set()
+        """Contents that are black pictures."""
         self.fetching = 0
         self.most_fetching = 0
         self.extension = ".png"
@@ -572,7 +582,7 @@ class FakeFiles:
             raise body
         self.disk[part] = body
         extension = ".json" if content_type == "application/json" else self.extension
-        return FakeFetched(len(body), sha(body), content_type or "image/png", extension)
+        return FakeFetched(len(body), sha(body), content_type or "image/png", extension, body in self.black)
 
     async def keep(self, body: bytes, part: str, *, content_type: str | None) -> FakeFetched:
         await anyio.lowlevel.checkpoint()

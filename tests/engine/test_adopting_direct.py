@@ -12,7 +12,7 @@ from falbatch.core import changes
 from falbatch.core.model import Mode
 from falbatch.core.money import Purse
 from falbatch.core.state import Event, State
-from falbatch.engine.download import EVENTS
+from falbatch.engine.wanted import EVENTS
 from falbatch.errors import ReplyError
 from tests.engine.fakes import ONE_IMAGE, FakeAnswer, gateway, http, listed, planned, unanswered, unknown
 from tests.engine.runs import Run, lost_before, settings_with

@@ -19,7 +19,7 @@ from falbatch.core.pacing import DIRECT_AT_ONCE
 from falbatch.core.record import StoredResult
 from falbatch.core.state import Event, State
 from falbatch.engine.direct import DIRECT_GRACE_S, OWN_ID, ROOM_S
-from falbatch.engine.download import EVENTS
+from falbatch.engine.wanted import EVENTS
 from falbatch.errors import CredentialsError, DiskFull, FalUnreachable, HttpError, ReplyError, WireError
 from tests.engine.fakes import (
     ONE_IMAGE,

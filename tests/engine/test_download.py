@@ -12,9 +12,14 @@ from falbatch.core import changes
 from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.events import JobEnded, RunEvent
 from falbatch.core.identity import canonical_json
+from falbatch.core.pacing import Rate, RetryBudget, Window
 from falbatch.core.record import OpenJob, StoredFile, StoredResult
 from falbatch.core.state import State
-from falbatch.engine.download import GONE_TRIES, TRIES, Downloader, wanted_files
+from falbatch.engine.download import GONE_TRIES, TRIES, Downloader
+from falbatch.engine.gate import SubmitGate
+from falbatch.engine.judge import Judge
+from falbatch.engine.settings import ExecuteSettings
+from falbatch.engine.wanted import read_result, wanted_files
 from falbatch.errors import DiskFull, HttpError, OutputError, ReplyError, TransportError, WireError
 from tests.engine.fakes import ONE_IMAGE, FakeClock, FakeFiles, FakeStore, gateway, planned, sha, unsent
 
@@ -43,6 +48,7 @@ class Stage:
     jobs: tuple[OpenJob, ...] = field(default_factory=lambda: (completed(1),))
     at_once: int = 4
     sidecar: bool = False
+    settings: ExecuteSettings = field(default_factory=ExecuteSettings)
 
     def __post_init__(self) -> None:
         self.log: list[str] = []
@@ -50,6 +56,9 @@ class Stage:
         self.store = FakeStore(*self.jobs, log=self.log)
         self.files = FakeFiles(log=self.log)
         self.heard: list[RunEvent] = []
+        backoff = BackoffPolicy(1.0, 60.0)
+        window = Window.fixed_at(9)
+        self.gate = SubmitGate(self.clock, window=window, rate=Rate(100), backoff=backoff, budget=RetryBudget(1.0))
         self.again()
 
     def again(self) -> None:
@@ -61,6 +70,7 @@ class Stage:
             backoff=BackoffPolicy(1.0, 60.0),
             at_once=self.at_once,
             sidecar=self.sidecar,
+            judge=Judge(self.store, self.clock, self.gate, self.settings, self.heard.append),
             listen=self.heard.append,
         )
 
@@ -110,7 +120,7 @@ async def test_json_is_known_by_its_type_or_for_want_of_one(content_type: str) -
     assert stage.files.disk == {"n1.png": A.encode()}
 
 
-@pytest.mark.parametrize(("body", "content_type"), [(b"no json", ""), (b"{", "application/json"), (b"", "")])
+@pytest.mark.parametrize(("body", "content_type"), [(b"no json", ""), (b"{", "application/json")])
 async def test_a_body_that_only_claims_to_be_json_is_kept_as_it_is(body: bytes, content_type: str) -> None:
     """It was paid for; and a crash over it would come again in every run."""
     stage = Stage()
@@ -151,7 +161,7 @@ async def test_a_file_that_came_inside_the_result_leaves_no_url_on_record() -> N
 
 
 def test_what_a_result_claims_of_its_files_is_handed_on() -> None:
-    wanted = wanted_files(planned(1), as_json(TWO_IMAGES), sidecar=True)
+    wanted = wanted_files(read_result(planned(1), as_json(TWO_IMAGES)), as_json(TWO_IMAGES), sidecar=True)
     assert [(want.place, want.url, want.size_bytes) for want in wanted] == [(0, A, 9), (1, B, None), (2, "", None)]
 
 

@@ -82,7 +82,7 @@ def test_the_first_rule_that_fires_wins_and_the_others_still_count() -> None:
 
 def test_a_failure_is_chosen_apart_from_what_happens_on_the_wire() -> None:
     book = a_book({"on": "result", "do": "fail:internal_error"}, {"on": "submit", "do": "hang"})
-    assert book.failure_for("fal-ai/flux", "/q", "") == "internal_error"
+    assert book.ending_for("fal-ai/flux", "/q", "", None) == "internal_error"
     met = book.meet(a_submit())
     assert met is not None
     assert met.do == "hang"

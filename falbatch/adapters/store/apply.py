@@ -12,6 +12,7 @@ from falbatch.adapters.store import durations
 from falbatch.adapters.store.addresses import Addresses
 from falbatch.adapters.store.uploads import keep
 from falbatch.core import changes
+from falbatch.core.identity import canonical_json
 from falbatch.core.state import TRANSITIONS, Event, IllegalTransition
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _FAIL_REQUEST: Final = _moves(f", {_BLAME}, failures = failures + 1")
 _START: Final = _moves(", attempts = ?")[Event.SUBMIT_STARTED]
 _TAKE_REQUEST: Final = _moves(f", request_id = ?, {_NO_BLAME}")
 _CLEAR: Final = _moves(f", {_NO_BLAME}")
+_REROLL: Final = _moves(f", {_NO_BLAME}, roll = ?, failures = failures + 1, request_id = NULL")[Event.REROLLED]
 
 _END_ATTEMPT: Final = "UPDATE attempts SET ended_at = ?, outcome = ?, error = ? WHERE job_id = ? AND attempt = ?"
 
@@ -88,8 +90,9 @@ class Applier:
     def submit_started(self, change: changes.SubmitStarted) -> None:
         self._move(_START, change, change.attempt)
         self._connection.execute(
-            "INSERT INTO attempts (job_id, attempt, started_at, reserved_nano, sent_sha256) VALUES (?, ?, ?, ?, ?)",
-            (change.job_id, change.attempt, change.at, change.reserved, change.sent_sha256),
+            "INSERT INTO attempts (job_id, attempt, started_at, reserved_nano, sent_sha256, seed)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (change.job_id, change.attempt, change.at, change.reserved, change.sent_sha256, change.seed),
         )
 
     def submit_not_accepted(self, change: changes.SubmitNotAccepted) -> None:
@@ -184,10 +187,10 @@ class Applier:
     def file_ready(self, change: changes.FileReady) -> None:
         fold = change.path.casefold()
         self._connection.execute(
-            "INSERT INTO artifacts (job_id, place, path, path_fold, size_bytes, sha256, content_type)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id, place) DO UPDATE SET path = excluded.path,"
+            "INSERT INTO artifacts (job_id, place, path, path_fold, size_bytes, sha256, content_type, black)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id, place) DO UPDATE SET path = excluded.path,"
             " path_fold = excluded.path_fold, size_bytes = excluded.size_bytes, sha256 = excluded.sha256,"
-            " content_type = excluded.content_type, stored = 0",
+            " content_type = excluded.content_type, black = excluded.black, stored = 0",
             (
                 change.job_id,
                 change.place,
@@ -196,6 +199,7 @@ class Applier:
                 change.size_bytes,
                 change.sha256,
                 change.content_type,
+                int(change.is_black),
             ),
         )
 
@@ -203,7 +207,25 @@ class Applier:
         self._move(_CLEAR[change.event], change)
         self._connection.execute("UPDATE artifacts SET stored = 1 WHERE job_id = ?", (change.job_id,))
 
-    def ended_by_us(self, change: changes.FilesGone | changes.InputFailed) -> None:
+    def result_flagged(self, change: changes.ResultFlagged) -> None:
+        seen = change.noticed
+        text = canonical_json({"flags": seen.flags, "seed": seen.seed, "files": seen.files}).decode()
+        self._connection.execute("UPDATE requests SET flagged = ? WHERE request_id = ?", (text, change.request_id))
+        marked = ",".join(seen.flags) if change.is_marked else None
+        self._connection.execute("UPDATE jobs SET marked = ? WHERE id = ?", (marked, change.job_id))
+
+    def result_refused(self, change: changes.ResultRefused) -> None:
+        self.ended_by_us(change)
+        self._connection.execute("UPDATE artifacts SET stored = 1 WHERE job_id = ?", (change.job_id,))
+
+    def rerolled(self, change: changes.Rerolled) -> None:
+        self._move(_REROLL, change, change.roll)
+        # Its request says what was noticed, and which files are kept; the place is the next result's.
+        self._connection.execute("DELETE FROM results WHERE job_id = ?", (change.job_id,))
+        self._connection.execute("DELETE FROM artifacts WHERE job_id = ?", (change.job_id,))
+        self._log(change, change.event, str(change.roll))
+
+    def ended_by_us(self, change: changes.FilesGone | changes.InputFailed | changes.ResultRefused) -> None:
         self._move(_MOVE_BLAMED[change.event], change, *_blame(change.failure))
         self._log(change, change.event, change.failure.message)
 
@@ -237,6 +259,9 @@ _WRITE: Final[dict[type, Callable[[Applier, Any], None]]] = {
     changes.FilesStored: Applier.files_stored,
     changes.FilesGone: Applier.ended_by_us,
     changes.InputFailed: Applier.ended_by_us,
+    changes.ResultFlagged: Applier.result_flagged,
+    changes.ResultRefused: Applier.result_refused,
+    changes.Rerolled: Applier.rerolled,
     changes.FileSkipped: Applier.file_skipped,
     changes.Stuck: Applier.stuck,
     changes.UploadStored: Applier.upload_stored,

@@ -268,6 +268,14 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         UPDATE totals SET files = files - 1, bytes = bytes - OLD.size_bytes;
     END;
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN roll INTEGER NOT NULL DEFAULT 0; -- re-rolls that were granted to it
+    ALTER TABLE jobs ADD COLUMN marked TEXT; -- flags for which it is told apart, separated by commas, or NULL
+    CREATE INDEX jobs_marked ON jobs (marked, seq) WHERE marked IS NOT NULL;
+    ALTER TABLE attempts ADD COLUMN seed INTEGER; -- what left in place of the input's seed; NULL: that did
+    ALTER TABLE requests ADD COLUMN flagged TEXT; -- JSON: what was noticed about its result, or NULL
+    ALTER TABLE artifacts ADD COLUMN black INTEGER NOT NULL DEFAULT 0; -- 1: a picture that is all black
+    """,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.adapters.store import spending, uploads
+from falbatch.adapters.store import flagged, spending, uploads
 from falbatch.adapters.store.addresses import JOIN_FORM, URLS
+from falbatch.core.identity import input_of
 from falbatch.core.model import JobKey, Mode
 from falbatch.core.record import AttemptOnRecord, OpenJob, RequestOnRecord, StoredFile, StoredResult
 from falbatch.core.report import BatchStatus, FailureGroup, UnknownJob
 from falbatch.core.state import UNSENT, Event, State
+from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
+
+    from falbatch.adapters.store.flagged import Ancestor
 
 GROUPS: Final = 50
 """Reasons of failure that are told apart in a report."""
@@ -25,7 +30,7 @@ UNKNOWN_SHOWN: Final = 1_000
 
 _OPEN_JOB: Final = (
     "SELECT j.id, j.key, j.seq, j.name, j.endpoint, j.mode, j.input, j.state, j.attempts, j.failures,"
-    f" coalesce(a.reserved_nano, 0), r.request_id, {URLS}, r.accepted_at"
+    f" coalesce(a.reserved_nano, 0), j.roll, r.request_id, {URLS}, r.accepted_at"
     f" FROM jobs j LEFT JOIN requests r ON r.request_id = j.request_id {JOIN_FORM}"
     " LEFT JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt"
 )
@@ -74,6 +79,10 @@ class ExportRow:
     billable_units: float | None
     result: bytes | None
     files: tuple[StoredFile, ...]
+    flags: tuple[str, ...] = ()
+    """What was noticed about its result, whatever followed."""
+    lineage: tuple[Ancestor, ...] = ()
+    """Its requests, where it was rolled again."""
 
 
 def batch_row(connection: sqlite3.Connection) -> BatchRow | None:
@@ -123,7 +132,7 @@ def at_fal(connection: sqlite3.Connection) -> list[OpenJob]:
 
 
 def _open_job(row: Any) -> OpenJob:
-    job_id, key, seq, name, endpoint, mode, given, state, attempts, failures, reserved, request_id, *request = row
+    job_id, key, seq, name, endpoint, mode, given, state, attempts, failures, reserved, roll, request_id, *request = row
     return OpenJob(
         job_id=job_id,
         key=JobKey(key),
@@ -136,6 +145,7 @@ def _open_job(row: Any) -> OpenJob:
         attempts=attempts,
         failures=failures,
         reserved=reserved,
+        roll=roll,
         request=None if request_id is None else RequestOnRecord(request_id, endpoint, *request),
     )
 
@@ -149,10 +159,14 @@ def result_of(connection: sqlite3.Connection, job_id: int) -> StoredResult | Non
 def files_of(connection: sqlite3.Connection, job_id: int) -> list[StoredFile]:
     """The artifacts on record for a job, in their places."""
     rows = connection.execute(
-        "SELECT place, path, size_bytes, sha256, content_type, stored FROM artifacts WHERE job_id = ? ORDER BY place",
+        "SELECT place, path, size_bytes, sha256, content_type, stored, black FROM artifacts WHERE job_id = ?"
+        " ORDER BY place",
         (job_id,),
     )
-    return [StoredFile(*row) for row in rows]
+    return [
+        StoredFile(place, path, size, sha256, content_type, stored, bool(black))
+        for place, path, size, sha256, content_type, stored, black in rows
+    ]
 
 
 def path_owner(connection: sqlite3.Connection, path: str) -> int | None:
@@ -222,6 +236,7 @@ def _status(connection: sqlite3.Connection, unknown_states: tuple[str, ...]) -> 
         failures=_grouped(connection, State.FAILED),
         stuck=_grouped(connection, State.SUBMITTED, State.COMPLETED) + _grouped(connection, State.PLANNED, of=UNSENT),
         unknown=_unknown(connection, unknown_states),
+        flagged=flagged.groups(connection),
         money=spending.money(connection),
         mode=mode_of(connection),
     )
@@ -272,7 +287,7 @@ def ids_in(connection: sqlite3.Connection, states: tuple[State, ...]) -> list[in
 
 _EXPORT: Final = (
     "SELECT j.id, j.seq, j.name, j.key, j.endpoint, j.origin, j.state, j.input, j.request_id, j.error_type,"
-    " j.error, r.inference_s, r.billable_units, s.body FROM jobs j"
+    " j.error, r.inference_s, r.billable_units, s.body, j.roll, r.flagged FROM jobs j"
     " LEFT JOIN requests r ON r.request_id = j.request_id LEFT JOIN results s ON s.job_id = j.id"
 )
 
@@ -282,17 +297,18 @@ def export_rows(connection: sqlite3.Connection, states: tuple[State, ...]) -> It
     marks = ",".join("?" * len(states))
     rows = connection.execute(f"{_EXPORT} WHERE j.state IN ({marks}) ORDER BY j.seq IS NULL, j.seq, j.id", states)
     for job_id, *facts in rows:
-        yield _export_row(connection, facts, tuple(file for file in files_of(connection, job_id) if file.stored))
+        yield _export_row(connection, job_id, facts)
 
 
 def export_row(connection: sqlite3.Connection, job_id: int) -> ExportRow:
     """One job with its input, its result and its files."""
     row = connection.execute(f"{_EXPORT} WHERE j.id = ?", (job_id,)).fetchone()
-    return _export_row(connection, row[1:], tuple(file for file in files_of(connection, job_id) if file.stored))
+    return _export_row(connection, job_id, row[1:])
 
 
-def _export_row(connection: sqlite3.Connection, facts: Any, files: tuple[StoredFile, ...]) -> ExportRow:
-    seq, name, key, endpoint, origin, state, input_json, request_id, error_type, error, inference_s, units, body = facts
+def _export_row(connection: sqlite3.Connection, job_id: int, facts: Any) -> ExportRow:
+    seq, name, key, endpoint, origin, state, input_json, request_id, *rest = facts
+    error_type, error, inference_s, units, body, roll, noticed = rest
     return ExportRow(
         seq=seq,
         name=name,
@@ -307,5 +323,13 @@ def _export_row(connection: sqlite3.Connection, facts: Any, files: tuple[StoredF
         inference_s=inference_s,
         billable_units=units,
         result=body,
-        files=files,
+        files=tuple(file for file in files_of(connection, job_id) if file.stored),
+        flags=flagged.noticed(noticed).flags,
+        lineage=flagged.lineage(connection, job_id, input_of(input_json), _output(body)) if roll else (),
     )
+
+
+def _output(body: bytes | None) -> Any:
+    with suppress(ValueError):
+        return None if body is None else parse_json(body)
+    return None

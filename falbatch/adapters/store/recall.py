@@ -93,9 +93,11 @@ def _take_in_line(connection: sqlite3.Connection, line: dict[str, Any]) -> set[i
     why = line.get("why", _NO_ANSWER if outcome is None else (None, None, None))
     if known is None:
         connection.execute(
-            "INSERT INTO attempts (job_id, attempt, started_at, reserved_nano, sent_sha256) VALUES (?, ?, ?, ?, ?)",
-            (job_id, number, line.get("since", line["at"]), line.get("reserved", 0), _sent(line)),
+            "INSERT INTO attempts (job_id, attempt, started_at, reserved_nano, sent_sha256, seed)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (job_id, number, line.get("since", line["at"]), line.get("reserved", 0), _sent(line), line.get("seed")),
         )
+        connection.execute("UPDATE jobs SET roll = max(roll, ?) WHERE id = ?", (line.get("roll", 0), job_id))
     if outcome is not None:
         _end_attempt(connection, job_id, line, why[1])
     is_followed = line.get("followed", False)

@@ -14,6 +14,7 @@ from falbatch.adapters.store.apply import log_event
 from falbatch.adapters.store.database import DamagedState, open_reader, translated
 from falbatch.adapters.store.mend import is_copy_due, keep_copy, open_mended
 from falbatch.adapters.store.writer import RESERVE_BYTES, Writer, in_transaction, reserve_path
+from falbatch.core.flags import FLAGGED
 from falbatch.core.state import Event, State, after
 from falbatch.errors import FalbatchError, StateError
 from falbatch.faultpoints import fault_point
@@ -113,7 +114,7 @@ class Store:
             self._claim(name, target, manifest, at)
             jobs.adopt(self.connection, whole=whole, at=at, basis=basis)
             if again is not None:
-                self._open_again(again.submit, Event.REOPENED, at)
+                self._open_again(again.submit, Event.REOPENED, at, has_rerolls=again.has_rerolls)
                 self._open_again(again.files, Event.FILES_WANTED, at)
 
         with translated(self.path):
@@ -163,13 +164,18 @@ class Store:
         """True when changes were written since the file was opened."""
         return self._had_recorded or self.writer.has_written
 
-    def _open_again(self, job_ids: Iterable[int], event: Event, at: float) -> None:
+    def _open_again(self, job_ids: Iterable[int], event: Event, at: float, *, has_rerolls: bool = False) -> None:
         for job_id in job_ids:
             state = State(self.connection.execute("SELECT state FROM jobs WHERE id = ?", (job_id,)).fetchone()[0])
             # A job that is submitted again has no request and no result until fal accepts it.
             forget = ", request_id = NULL" if event is Event.REOPENED else ""
+            if forget and state is not State.UNKNOWN:  # what got no answer is sent again as it was
+                # A seed whose result was flagged would give it again, at its price.
+                roll = f"roll + (error_type IS '{FLAGGED}')" if has_rerolls else "0"
+                self.connection.execute(f"UPDATE jobs SET roll = {roll} WHERE id = ?", (job_id,))
             self.connection.execute(
                 "UPDATE jobs SET state = ?, failures = 0, error = NULL, error_type = NULL, http_status = NULL,"
+                " marked = NULL,"
                 f" updated_at = ?{forget} WHERE id = ?",
                 (after(state, event), at, job_id),
             )

@@ -30,7 +30,9 @@ class Teller:
         """The line of a change that is on record; None for those that are about no submit."""
         match change:
             case changes.SubmitStarted():
-                sent = {"sent": change.sent_sha256.hex()} if change.sent_sha256 else {}
+                sent: dict[str, Any] = {"sent": change.sent_sha256.hex()} if change.sent_sha256 else {}
+                if change.roll:
+                    sent |= {"roll": change.roll, "seed": change.seed}
                 return self._described(change, {"event": STARTED, "reserved": change.reserved, **sent})
             case changes.RequestFound():
                 facts = {

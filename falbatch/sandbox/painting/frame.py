@@ -54,6 +54,8 @@ def draw_file(picture: Picture) -> bytes:
 
 def draw_image(picture: Picture) -> Image.Image:
     """The picture itself, RGB, in exactly the asked size."""
+    if picture.is_black:
+        return Image.new("RGB", (picture.width, picture.height))
     image, palette = paint_scene(picture.prompt, picture.seed, picture.index, picture.width, picture.height)
     if min(image.size) >= _CAPTION_FROM_PX:
         add_caption(image, picture.prompt, f"seed {picture.seed}", palette)

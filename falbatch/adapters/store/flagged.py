@@ -1,0 +1,71 @@
+"""Questions about flagged results: which jobs are marked, and which request came of which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from falbatch.core.flags import Noticed
+from falbatch.core.report import FlaggedGroup
+from falbatch.exactjson import parse_json
+
+if TYPE_CHECKING:
+    import sqlite3
+
+SHOWN: Final = 1_000
+"""Names in one group of a report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """One request of a job that was rolled again."""
+
+    attempt: int
+    request_id: str
+    seed: int | None
+    """What was sent; where the input has none, what the result named."""
+    flags: tuple[str, ...]
+    files: tuple[str, ...]
+    """Its files that are kept though another request's took their place."""
+
+
+def groups(connection: sqlite3.Connection) -> tuple[FlaggedGroup, ...]:
+    """The manifest's marked jobs by their flags, counted in an index."""
+    marked = "marked IS NOT NULL AND seq IS NOT NULL"
+    counts = connection.execute(f"SELECT marked, count(*) FROM jobs WHERE {marked} GROUP BY marked").fetchall()
+    names = f"SELECT name FROM jobs WHERE {marked} AND marked = ? ORDER BY seq LIMIT ?"
+    return tuple(
+        FlaggedGroup(
+            tuple(flags.split(",")), count, tuple(name for (name,) in connection.execute(names, (flags, SHOWN)))
+        )
+        for flags, count in counts
+    )
+
+
+def noticed(text: str | None) -> Noticed:
+    """What is on record of one request's result; without flags where that is nothing."""
+    said: Any = parse_json(text.encode()) if text else {"flags": (), "seed": None, "files": ()}
+    return Noticed(tuple(said["flags"]), said["seed"], tuple(said["files"]))
+
+
+def lineage(connection: sqlite3.Connection, job_id: int, given: Any, output: Any) -> tuple[Ancestor, ...]:
+    """The requests of a job in their order, each the re-roll of the one before. `given` is its input, `output` the
+    latest result, where it is on record."""
+    rows = connection.execute(
+        "SELECT r.attempt, r.request_id, a.seed, r.flagged, r.request_id = j.request_id FROM requests r"
+        " JOIN jobs j ON j.id = r.job_id LEFT JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt"
+        " WHERE r.job_id = ? ORDER BY r.attempt",
+        (job_id,),
+    ).fetchall()
+    found = []
+    for attempt, request_id, sent, text, is_latest in rows:
+        seen = noticed(text)
+        told = seen.seed if text else _seed_in(output) if is_latest else None
+        seed = next((one for one in (sent, _seed_in(given), told) if one is not None), None)
+        found.append(Ancestor(attempt, request_id, seed, seen.flags, seen.files))
+    return tuple(found)
+
+
+def _seed_in(value: Any) -> int | None:
+    seed = value.get("seed") if isinstance(value, dict) else None
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
