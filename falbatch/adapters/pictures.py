@@ -38,7 +38,7 @@ def is_black(body: bytes) -> bool:
             warnings.simplefilter("ignore")  # Pillow's own bound for bombs is far above ours
             if body.startswith(b"\xff\xd8"):
                 with Image.open(io.BytesIO(body), formats=["JPEG"]) as draft:
-                    draft.draft("RGB", (draft.width // DRAFT, draft.height // DRAFT))
+                    draft.draft("RGB", (max(1, draft.width // DRAFT), max(1, draft.height // DRAFT)))
                     if not _is_dark(draft):
                         return False
             with Image.open(io.BytesIO(body), formats=["PNG", "JPEG", "WEBP"]) as picture:

@@ -36,8 +36,8 @@ GONE_TRIES: Final = 3
 """A link is believed to be dead when it was tried this often: the job was paid for."""
 
 
-APART: Final = "flagged"
-"""In the names of files whose place another attempt is to take, with the number of the attempt that made them."""
+APART: Final = "rejected"
+"""In the names of files of a result that is not taken, with the number of the attempt that made them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +96,18 @@ class Downloader:
         wanted = wanted_files(read, result, sidecar=self._sidecar)
         on_record = {} if is_new else {file.place: file for file in self._store.files_of(job.job_id)}
         names = {place: file.path for place, file in on_record.items()}
-        # A result that may have to give its name to another one is judged first; others take theirs file by file, so
-        # that a crash loses one of them at most.
-        groups = [wanted] if self._judge.rerolls else [[want] for want in wanted]
+        # A name is for a result that is taken, now or after a retry. Where that is not sure, all files are here before
+        # the first is named; others are named one by one, so that a crash costs one of them at most.
+        is_judged_first = self._judge.comes_first(read)
+        groups = [wanted] if is_judged_first else [[want] for want in wanted]
         found: Judgement | None = None
         has_black = False
         try:
             for group in groups:
                 held = [await self._get(job, want, on_record.get(want.place), is_new=is_new) for want in group]
                 has_black = has_black or any(one is not None and one.is_black for one in held)
-                found = self._judge.judge(job, read, has_black=has_black) if self._judge.rerolls else None
-                apart = f"{APART}-{job.attempts}" if found is not None and found.is_reroll else ""
+                found = self._judge.judge(job, read, has_black=has_black) if is_judged_first else None
+                apart = f"{APART}-{job.attempts}" if found is not None and not found.is_taken else ""
                 for one in held:
                     if one is not None and one.fetched is not None:
                         await self._put(job, one, one.fetched, names, apart)

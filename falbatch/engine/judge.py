@@ -38,9 +38,9 @@ class Judgement:
     """Why it fails, or is rolled again."""
 
     @property
-    def is_reroll(self) -> bool:
-        """True where another result shall take this one's place."""
-        return self.treatment is Treatment.REROLL
+    def is_taken(self) -> bool:
+        """False for a result that the job is not done with: its place is left to another one."""
+        return self.treatment in {Treatment.TAKE, Treatment.MARK}
 
 
 class Judge:
@@ -57,10 +57,9 @@ class Judge:
         self._scope = settings.scope
         self._listen = listen
 
-    @property
-    def rerolls(self) -> bool:
-        """True where a result may have to give its place to another one, so that it is judged before it is named."""
-        return self._policy is FlagPolicy.REROLL
+    def comes_first(self, result: Result) -> bool:
+        """True where a result may not be taken, so that it is judged before its files are named."""
+        return self._policy in {FlagPolicy.FAIL, FlagPolicy.REROLL} or lack(result) is not None
 
     def judge(self, job: OpenJob, result: Result, *, has_black: bool) -> Judgement:
         """Decide about `job`; a re-roll that is granted counts as an attempt from now on."""
@@ -93,7 +92,7 @@ class Judge:
         at = self._clock.unix_s()
         happened: list[changes.Change] = []
         if found.noticed is not None:
-            seen = replace(found.noticed, files=tuple(files or ()) if found.is_reroll else ())
+            seen = replace(found.noticed, files=() if found.is_taken else tuple(files or ()))
             request_id = job.request.request_id if job.request else ""
             is_marked = found.treatment is Treatment.MARK
             happened.append(changes.ResultFlagged(job.job_id, request_id, at, seen, is_marked))

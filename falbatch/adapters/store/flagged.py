@@ -18,7 +18,7 @@ SHOWN: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Ancestor:
-    """One request of a job that was rolled again."""
+    """One request of a job that has had several."""
 
     attempt: int
     request_id: str
@@ -26,7 +26,7 @@ class Ancestor:
     """What was sent; where the input has none, what the result named."""
     flags: tuple[str, ...]
     files: tuple[str, ...]
-    """Its files that are kept though another request's took their place."""
+    """Its files that are kept though its result was not taken."""
 
 
 def groups(connection: sqlite3.Connection) -> tuple[FlaggedGroup, ...]:
@@ -49,8 +49,10 @@ def noticed(text: str | None) -> Noticed:
 
 
 def lineage(connection: sqlite3.Connection, job_id: int, given: Any, output: Any) -> tuple[Ancestor, ...]:
-    """The requests of a job in their order, each the re-roll of the one before. `given` is its input, `output` the
-    latest result, where it is on record."""
+    """The requests of a job in their order, each made in the place of the one before.
+
+    `given` is its input, `output` the latest result, where it is on record.
+    """
     rows = connection.execute(
         "SELECT r.attempt, r.request_id, a.seed, r.flagged, r.request_id = j.request_id FROM requests r"
         " JOIN jobs j ON j.id = r.job_id LEFT JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt"

@@ -82,7 +82,7 @@ class ExportRow:
     flags: tuple[str, ...] = ()
     """What was noticed about its result, whatever followed."""
     lineage: tuple[Ancestor, ...] = ()
-    """Its requests, where it was rolled again."""
+    """Its requests, where an earlier one had a flagged result that was not taken."""
 
 
 def batch_row(connection: sqlite3.Connection) -> BatchRow | None:
@@ -287,7 +287,9 @@ def ids_in(connection: sqlite3.Connection, states: tuple[State, ...]) -> list[in
 
 _EXPORT: Final = (
     "SELECT j.id, j.seq, j.name, j.key, j.endpoint, j.origin, j.state, j.input, j.request_id, j.error_type,"
-    " j.error, r.inference_s, r.billable_units, s.body, j.roll, r.flagged FROM jobs j"
+    " j.error, r.inference_s, r.billable_units, s.body, r.flagged,"
+    " EXISTS (SELECT 1 FROM requests o WHERE o.job_id = j.id AND o.flagged IS NOT NULL"
+    " AND o.request_id IS NOT j.request_id) FROM jobs j"
     " LEFT JOIN requests r ON r.request_id = j.request_id LEFT JOIN results s ON s.job_id = j.id"
 )
 
@@ -308,7 +310,7 @@ def export_row(connection: sqlite3.Connection, job_id: int) -> ExportRow:
 
 def _export_row(connection: sqlite3.Connection, job_id: int, facts: Any) -> ExportRow:
     seq, name, key, endpoint, origin, state, input_json, request_id, *rest = facts
-    error_type, error, inference_s, units, body, roll, noticed = rest
+    error_type, error, inference_s, units, body, noticed, was_rejected = rest
     return ExportRow(
         seq=seq,
         name=name,
@@ -325,7 +327,7 @@ def _export_row(connection: sqlite3.Connection, job_id: int, facts: Any) -> Expo
         result=body,
         files=tuple(file for file in files_of(connection, job_id) if file.stored),
         flags=flagged.noticed(noticed).flags,
-        lineage=flagged.lineage(connection, job_id, input_of(input_json), _output(body)) if roll else (),
+        lineage=flagged.lineage(connection, job_id, input_of(input_json), _output(body)) if was_rejected else (),
     )
 
 
