@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         ws_connect,
         ws_connect_async,
     )
+    from falbatch.core.flags import FlagPolicy
     from falbatch.core.plan import Plan, PlannedJob
     from falbatch.core.report import BatchStatus, Report
     from falbatch.core.state import State
@@ -147,6 +148,7 @@ _HOMES = {
         "ws_connect",
         "ws_connect_async",
     ),
+    "falbatch.core.flags": ("FlagPolicy",),
     "falbatch.core.plan": ("Plan", "PlannedJob"),
     "falbatch.core.report": ("BatchStatus", "Report"),
     "falbatch.core.state": ("State",),
@@ -183,6 +185,7 @@ __all__ = [
     "FalClientTimeoutError",
     "FalUnreachable",
     "FalbatchError",
+    "FlagPolicy",
     "InProgress",
     "LimitReached",
     "Limits",

@@ -216,5 +216,5 @@ def _outcome(store: Store, job_id: int, folder: Path) -> Outcome:
         files=tuple(folder / file["path"] for file in record["files"]),
         error_type=record["error_type"],
         error=record["error"],
-        flags=record["flags"],
+        flags=tuple(record["flags"]),
     )

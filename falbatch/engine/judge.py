@@ -52,7 +52,7 @@ class Judge:
         self._store = store
         self._clock = clock
         self._gate = gate
-        self._policy = settings.flagged
+        self._policy = FlagPolicy(settings.flagged)  # callers from Python may give the word
         self._attempts = settings.attempts
         self._scope = settings.scope
         self._listen = listen
