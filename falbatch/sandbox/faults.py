@@ -252,7 +252,7 @@ class FaultBook:
     ) -> str | None:
         """How a request accepted now, by a call of that kind, will end: a failure's name, an oddity's, or None."""
         entries = [e for e in self._entries if e.rule.do in ENDINGS]
-        known = seed if isinstance(seed, int) else None
+        known = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
         rule = self._pick(Target(where, endpoint, path, input_key, known), entries)
         return None if rule is None else rule.word if rule.do is Do.FAIL else rule.do.value
 

@@ -147,6 +147,10 @@ def test_an_old_file_is_upgraded_with_all_its_rows_and_a_copy_of_the_old(state: 
         assert connection.execute("SELECT reserved_nano, named_id FROM attempts").fetchall() == [(0, None)]
         assert connection.execute("SELECT cost_nano FROM requests").fetchall() == [(None,)]
         assert connection.execute("SELECT * FROM prices").fetchall() == []
+        assert connection.execute("SELECT roll, marked FROM jobs").fetchall() == [(0, None)]
+        assert connection.execute("SELECT seed FROM attempts").fetchall() == [(None,)]
+        assert connection.execute("SELECT flagged FROM requests").fetchall() == [(None,)]
+        assert connection.execute("SELECT black FROM artifacts").fetchall() == [(0,)]
         totals = connection.execute("SELECT submits, executions, units, unpriced, files, bytes FROM totals")
         assert totals.fetchone() == (1, 1, 2.0, 0, 1, 10)
     copy = state.with_name(f"falbatch.v{version}.bak")
