@@ -21,7 +21,7 @@ def asked_of(given: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 def count_of(value: Any) -> int | None:
-    """A number of outputs, also where it is written as text: models read both (fal-protocol §12). None for any other."""
+    """A number of outputs, also as text: models read both (fal-protocol §12). None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
