@@ -102,16 +102,19 @@ class Downloader:
         groups = [wanted] if is_judged_first else [[want] for want in wanted]
         found: Judgement | None = None
         has_black = False
+        held: list[_Held] = []
         try:
             for group in groups:
-                held = [await self._get(job, want, on_record.get(want.place), is_new=is_new) for want in group]
-                has_black = has_black or any(one is not None and one.is_black for one in held)
+                held = []
+                for want in group:
+                    held += await self._get(job, want, on_record.get(want.place), is_new=is_new)
+                has_black = has_black or any(one.is_black for one in held)
                 found = self._judge.judge(job, read, has_black=has_black) if is_judged_first else None
                 apart = f"{APART}-{job.attempts}" if found is not None and not found.is_taken else ""
-                for one in held:
-                    if one is not None and one.fetched is not None:
-                        await self._put(job, one, one.fetched, names, apart)
+                await self._put(job, held, names, apart)
         except WireError as error:
+            if download_verdict(error) is not DownloadVerdict.AGAIN:
+                await self._put(job, held, names, "")  # nobody comes for these again
             return await self._without_files(job, error)
         found = found or self._judge.judge(job, read, has_black=has_black)
         return await self._judge.end(job, found, [names[place] for place in sorted(names)])
@@ -121,21 +124,26 @@ class Downloader:
         found = self._judge.judge(job, read_result(job, result), has_black=False)
         return await self._judge.end(job, found, None)
 
-    async def _get(self, job: OpenJob, want: Wanted, known: StoredFile | None, *, is_new: bool) -> _Held | None:
-        """Have one file, under whatever name; None for one that the job is done without."""
+    async def _get(self, job: OpenJob, want: Wanted, known: StoredFile | None, *, is_new: bool) -> list[_Held]:
+        """Have one file, under whatever name; nothing for one that the job is done without."""
         part = part_path(job.name, want.place, job.key.hex()[:8])
         if known is not None and await self._is_there(known, part):
-            return _Held(want, part, None, known)
+            return [_Held(want, part, None, known)]
         try:
-            return _Held(want, part, await self._fetch(want, part, is_new=is_new))
+            return [_Held(want, part, await self._fetch(want, part, is_new=is_new))]
         except WireError as error:
             if want.is_needed or download_verdict(error) is DownloadVerdict.AGAIN:
                 raise
             await self._store.record(changes.FileSkipped(job.job_id, self._clock.unix_s(), failure_of(error)))
-            return None
+            return []
 
-    async def _put(self, job: OpenJob, held: _Held, fetched: FetchedFile, names: dict[int, str], apart: str) -> None:
-        """Give a file its name. `names` are those of the job's files by place; its own joins them."""
+    async def _put(self, job: OpenJob, held: list[_Held], names: dict[int, str], apart: str) -> None:
+        """Give files their names. `names` are those of the job's files by place; theirs join them."""
+        for one in held:
+            if one.fetched is not None:
+                await self._name(job, one, one.fetched, names, apart)
+
+    async def _name(self, job: OpenJob, held: _Held, fetched: FetchedFile, names: dict[int, str], apart: str) -> None:
         want = held.want
         beside = {path.casefold() for place, path in names.items() if place != want.place}
         path = await self._free_path(job, want, fetched, beside, apart)

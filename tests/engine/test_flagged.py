@@ -293,3 +293,15 @@ async def test_a_crash_before_the_verdict_is_judged_by_the_next_run() -> None:
     assert again.files.fetches == []
     assert again.store.state_of(1) is State.FAILED
     assert again.events_of(1) == [Event.RESULT_REFUSED]
+
+
+async def test_files_that_came_beside_a_dead_link_are_kept() -> None:
+    """Also where all had to be here before the first was named."""
+    two = canonical_json({"images": [{"url": A}, {"url": "https://cdn/b.png"}]})
+    run = Run(settings=REROLL)
+    run.files.web["https://cdn/b.png"] = lambda: http(404)
+    results(run, two)
+    await run.run()
+    assert run.store.state_of(1) is State.FAILED
+    assert run.files.disk == {"n1-1.png": A.encode()}
+    assert len(run.store.files_of(1)) == 1
