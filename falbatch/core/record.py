@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from falbatch.core.reroll import rolled_seed
+from falbatch.core.seeds import rolled_seed
 
 if TYPE_CHECKING:
     from falbatch.core.model import JobKey, Mode

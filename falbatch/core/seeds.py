@@ -2,7 +2,8 @@
 
     seed of turn n = the first 31 bits of SHA-256(a job key, 32 bytes + n as 4 bytes, the highest first)
 
-`seed: {derive: true}` in a manifest is turn 0:
+Turn n is re-roll n: another attempt at a job whose result was flagged. It depends on nothing that a crash could lose,
+so a re-roll that is begun again is the same one. `seed: {derive: true}` in a manifest is turn 0:
 
     {derive: true}  ─render─▶  {"falbatch:derive": true}  ─key and replica are settled─▶  a number, and the job's key
 
@@ -17,8 +18,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from falbatch.core.identity import canonical_json, input_of
+
 if TYPE_CHECKING:
     from falbatch.core.model import JobKey
+
+SEED: Final = "seed"
+"""The member of an input that a re-roll replaces, where it is there and an integer."""
 
 MARK: Final[Mapping[str, bool]] = {"falbatch:derive": True}
 MARK_JSON: Final = b'{"falbatch:derive":true}'
@@ -30,6 +36,21 @@ _MARKER: Final = re.compile(re.escape(MARK_JSON))
 def seed_of(key: JobKey, turn: int) -> int:
     """A seed that follows from `key` and `turn` alone: models take signed 32-bit seeds, and few take larger ones."""
     return int.from_bytes(hashlib.sha256(key + turn.to_bytes(4)).digest()[:4]) >> 1
+
+
+def rolled_seed(input_json: bytes, key: JobKey, roll: int) -> int | None:
+    """What a re-roll sends in place of its input's seed; None where it sends the input as it is: before the first one,
+    and where the input has no integer seed. The model draws a new one then by itself, and not every model takes one.
+    """
+    if roll == 0:
+        return None
+    seed = input_of(input_json).get(SEED)
+    return seed_of(key, roll) if isinstance(seed, int) and not isinstance(seed, bool) else None
+
+
+def with_seed(input_json: bytes, seed: int | None) -> bytes:
+    """A stored input with another seed, canonical JSON again; as it is with None."""
+    return input_json if seed is None else canonical_json(input_of(input_json) | {SEED: seed})
 
 
 def is_derived(value: object) -> bool:

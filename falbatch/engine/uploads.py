@@ -17,7 +17,7 @@ from falbatch.core import changes
 from falbatch.core.classify import Failure, failure_of, is_account_trouble, is_worth_reading_again
 from falbatch.core.events import FileUploaded, JobEnded, JobMoved, Listener
 from falbatch.core.fileinputs import FileMark, FileUnusable, Travel, marks_in, with_files
-from falbatch.core.reroll import with_seed
+from falbatch.core.seeds import with_seed
 from falbatch.core.state import UNSENT, IllegalTransition, State
 from falbatch.engine.gate import GateClosed, SubmitGate
 from falbatch.errors import CredentialsError, FalUnreachable, WireError

@@ -15,7 +15,7 @@ from PIL import Image
 
 import falbatch
 from falbatch.core.model import JobKey
-from falbatch.core.reroll import seed_of
+from falbatch.core.seeds import seed_of
 from tests.cli.conftest import Shell, states
 
 if TYPE_CHECKING:

@@ -97,6 +97,7 @@ ERRORS: list[Case] = [
 ]
 FEWER: list[Case] = [
     ({"images": [IMAGE]}, {"num_images": 2}),
+    ({"images": [IMAGE]}, {"num_images": "2"}),
     ({"images": [IMAGE, None]}, {"num_images": 2}),
     ({"images": [IMAGE], "mask": OTHER}, {"num_images": 2}),
     ({"image": IMAGE}, {"num_images": 2}),
@@ -120,7 +121,6 @@ FINE: list[Case] = [
     ({"output": "42", "partial": True}, {}),
     ({"diffusers_lora_file": IMAGE, "config_file": OTHER}, {"batch_size": 4}),  # how a training goes about it
     ({"audio": IMAGE}, {"num_samples": 50}),
-    ({"images": [IMAGE]}, {"num_images": "2"}),
     ({"images": [IMAGE]}, {"num_images": True}),
     ({"count": 0}, {}),
     ({"is_safe": False}, {}),

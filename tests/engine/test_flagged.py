@@ -14,7 +14,7 @@ from falbatch.core.identity import canonical_json
 from falbatch.core.model import Mode
 from falbatch.core.money import Price, Purse
 from falbatch.core.pacing import RETRY_FLOOR
-from falbatch.core.reroll import seed_of
+from falbatch.core.seeds import seed_of
 from falbatch.core.state import Event, State
 from falbatch.engine.settings import Scope
 from falbatch.errors import LimitReached

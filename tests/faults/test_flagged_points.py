@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from falbatch.core.model import JobKey
-from falbatch.core.reroll import seed_of
+from falbatch.core.seeds import seed_of
 from tests.faults.harness import Client, canonical, wait_until
 from tests.faults.rounds import is_idle
 from tests.sandbox_process import SandboxProcess

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from falbatch.core.identity import canonical_json
 from falbatch.core.model import JobKey
-from falbatch.core.reroll import rolled_seed, seed_of, with_seed
+from falbatch.core.seeds import rolled_seed, seed_of, with_seed
 
 KEY = JobKey(bytes(range(32)))
 
