@@ -234,8 +234,9 @@ class Line:
         seen = self._seen
         if len(seen) >= SEEN_ENOUGH and seen[-1][0] - seen[0][0] >= SEEN_SPAN_S:
             (first_s, first), (last_s, last) = seen[0], seen[-1]
-            rate = max(0.0, (last - first) / (last_s - first_s))
-            return course.place - last - self.lead - rate * (now_s - last_s), rate or None
+            rate = (last - first) / (last_s - first_s)
+            if rate > 0:  # words of a time at which nothing moved say nothing of what has ended since
+                return course.place - last - self.lead - rate * (now_s - last_s), rate
         ahead = (course.begins_after or 0.0) - self.ended
         if len(self._ends) < ENDS_ENOUGH:
             return ahead, None

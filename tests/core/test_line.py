@@ -229,3 +229,19 @@ def test_no_request_is_out_of_sight_for_longer_than_fal_keeps_results(believed_s
         looked_s = now_s
         line.not_yet(course, now_s, is_queued=False, position=None)
     assert now_s - truly_s <= UNASKED_MAX_S
+
+
+def test_the_last_of_a_small_batch_is_asked_about_when_all_before_it_have_ended() -> None:
+    """A cap of 10 and 12 requests: the last one was asked about while the first ten worked, and nothing moved."""
+    line = Line()
+    courses = [line.enter(0.0, is_ours=True, position=max(0, place - 9)) for place in range(12)]
+    last = courses[11]
+    for at_s in (1.0, 1.4, 1.8, 2.4):
+        line.not_yet(last, at_s, is_queued=True, position=2)
+    for place, course in enumerate(courses[:11]):
+        line.found(course, 3.0 + 0.1 * place, worked_s=2.5)
+    look, now_s = line.look(last, 5.0), 5.0
+    while not look.is_question:
+        now_s = look.due_s
+        look = line.look(last, now_s)
+    assert look.due_s < 15.0
