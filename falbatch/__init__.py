@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from falbatch.api.batch import export, status
     from falbatch.api.cancelling import CancelReport, cancel
     from falbatch.api.library import plan, run
+    from falbatch.api.options import RunOptions
     from falbatch.api.planning import Selection
     from falbatch.api.reconciling import reconcile
-    from falbatch.api.running import RunOptions, arun
+    from falbatch.api.running import arun
     from falbatch.api.stream import Outcome
     from falbatch.api.stream import map_inputs as map  # noqa: A004  (the design's word; reads well as falbatch.map)
     from falbatch.client import (
@@ -96,7 +97,8 @@ _HOMES = {
     "falbatch.api.library": ("plan", "run"),
     "falbatch.api.planning": ("Selection",),
     "falbatch.api.reconciling": ("reconcile",),
-    "falbatch.api.running": ("RunOptions", "arun"),
+    "falbatch.api.options": ("RunOptions",),
+    "falbatch.api.running": ("arun",),
     "falbatch.api.stream": ("Outcome",),
     "falbatch.client": (
         "AsyncClient",

@@ -48,6 +48,7 @@ POINTS: Final = (
     "journal.appending",  # a submit's intent or outcome is in the state file, not yet in the journal
     "copy.written",  # a copy of the state file is whole under its temporary name
     "copy.renamed",  # the copy has its name, the journal still holds what the copy holds
+    "page.written",  # a contact sheet is whole under its temporary name
     "mend.built",  # a mended state file is whole beside the damaged one
     "mend.aside",  # the damaged one is set aside, nothing stands in its place
     "mend.placed",  # the mended one has its place

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from falbatch.api.running import RunOptions, arun
+from falbatch.api.options import RunOptions
+from falbatch.api.running import arun
 from falbatch.api.workspace import open_manifest
 from tests.contracts.judge import where
 from tests.sandbox_process import SandboxProcess

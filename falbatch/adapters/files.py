@@ -188,6 +188,20 @@ def make_folder(folder: Path) -> None:
                 probe.unlink(missing_ok=True)
 
 
+def write_whole(place: Path, body: bytes) -> None:
+    """Write a file that appears whole, in place of what stands there. Raises `OutputError`, `DiskFull`."""
+    temporary = place.with_name(f".{place.name}.part")
+    with translated(place):
+        try:
+            temporary.unlink(missing_ok=True)
+            _write_new(temporary, body)
+            fault_point("page.written")
+            temporary.replace(place)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
 def _write_new(place: Path, body: bytes) -> None:
     """Write a file that is not there yet; through a link that came in between nothing is written."""
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self, TextIO
 
 from falbatch.core.events import Counter, JobEnded, Notice, Reconciled, RunEvent, RunStopping
 from falbatch.core.state import State
+from falbatch.core.words import in_time
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -103,7 +104,7 @@ class ProgressDisplay:
         elapsed_s = max(self._shown_s - self._began_s, 0.001)
         rate = counter.ended.get(State.DONE, 0) / elapsed_s
         left = max(0, counter.total - counter.done - counter.failed)
-        eta = f", about {_duration(left / rate)} left" if rate > 0 and left else ""
+        eta = f", about {in_time(left / rate)} left" if rate > 0 and left else ""
         self.note(f"{counter.done}/{counter.total} done, {rate:.1f}/s{eta}, {self._details()}")
 
     def _details(self) -> str:
@@ -137,7 +138,7 @@ def _reconciled_words(event: Reconciled) -> str:
     if event.trouble:
         text += f" ({event.trouble})"
     if event.left and event.patience_s >= 1:
-        text += f"; looking on for up to {_duration(event.patience_s)}"
+        text += f"; looking on for up to {in_time(event.patience_s)}"
     return text
 
 
@@ -152,11 +153,3 @@ def _has_width(stream: TextIO) -> bool:
     with suppress(*GONE):
         return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
     return False
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

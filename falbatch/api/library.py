@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from falbatch.api.options import RunOptions
     from falbatch.api.planning import Selection
-    from falbatch.api.running import RunOptions
     from falbatch.core.events import Listener
     from falbatch.core.plan import Plan, PlannedJob
     from falbatch.core.report import Report

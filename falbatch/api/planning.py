@@ -205,10 +205,11 @@ def summarize(
     again: Again | None = None,
     *,
     terms: str | None = None,
+    with_files: bool = True,
     each: Callable[[PlannedJob], None] | None = None,
 ) -> Plan:
     """The plan against the state, counted; `again` is what the user asked to be done again, `terms` are those of
-    uploads (`UploadTerms.text`; None: none serves this run)."""
+    uploads (`UploadTerms.text`; None: none serves this run). Without `with_files` nobody asks which those are."""
     again = again or Again()
     jobs = planned.jobs
     actions = Counter(dict.fromkeys(Action, 0))
@@ -222,7 +223,7 @@ def summarize(
         for job in jobs.planned_jobs(connection, again):
             each(named_files(connection, job))
     wanted = Wanted(connection)
-    if actions[Action.SUBMIT] and has_files(connection):
+    if with_files and actions[Action.SUBMIT] and has_files(connection):
         for one in jobs.to_submit(connection, again):
             wanted.add(one.input_json)
     first = jobs.first_jobs(connection, again, FIRST)

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,21 +19,24 @@ from falbatch.adapters.cache import Cache
 from falbatch.adapters.clock import SystemClock
 from falbatch.adapters.files import make_folder
 from falbatch.adapters.sandbox_process import sandbox
-from falbatch.adapters.store import kept, reader
+from falbatch.adapters.store import canary, kept, reader
 from falbatch.adapters.store.database import open_reader
 from falbatch.adapters.store.store import Store
 from falbatch.api import connect
-from falbatch.api.again import RetryChoice, choose
+from falbatch.api.again import choose
+from falbatch.api.canary import conclude, next_command, wish_of
 from falbatch.api.executing import execute, execute_settings, make_report
 from falbatch.api.library import plan as plan_of
 from falbatch.api.offline import check_endpoint, planned_terms, target_kind, user_cache
-from falbatch.api.planning import Planned, Selection, settle_jobs, summarize
+from falbatch.api.options import RunOptions
+from falbatch.api.planning import Planned, settle_jobs, summarize
 from falbatch.api.preflight import WrongInputs
 from falbatch.api.pricing import PriceBook
 from falbatch.api.profiling import Profiler
 from falbatch.api.quoting import Ahead, Told
 from falbatch.api.webhooks import check_place, open_door, place_of
 from falbatch.api.workspace import Workspace, open_manifest
+from falbatch.core.canary import narrowed
 from falbatch.core.events import Counter, Listener, Notice, RunEvent
 from falbatch.core.flags import FlagPolicy
 from falbatch.core.money import to_nano
@@ -42,49 +45,12 @@ from falbatch.engine.settings import ExecuteSettings, Scope
 from falbatch.errors import FalbatchError, ManifestError
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from falbatch.api.webhooks import Door
     from falbatch.core.manifest import Manifest
     from falbatch.core.report import Report
 
 SANDBOX_DATA: Final = ".sandbox"
 """Folder in the output folder where the built-in sandbox keeps its queue and its ledger."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What may be asked of one run, beyond the manifest."""
-
-    selection: Selection = field(default_factory=Selection)
-    output: Path | None = None
-    """In place of the manifest's `output.dir`."""
-    key_file: Path | None = None
-    sandbox: bool = False
-    """Run against the built-in sandbox instead of fal."""
-    sandbox_arguments: tuple[str, ...] = ()
-    retry: RetryChoice | None = None
-    """Failed and cancelled jobs to do again."""
-    resubmit_unknown: bool = False
-    """Submit unknown jobs again, although they may have run and been charged; after looking for them at fal."""
-    validate: bool = True
-    """Check inputs against the endpoints' own schemas before anything is submitted."""
-    ask_above: Decimal | None = None
-    """US dollars that a run may be expected to cost without asking for a yes, in place of the manifest's
-    `budget.ask_above`."""
-    max_cost: Decimal | None = None
-    """US dollars that the batch may cost over all its runs, in place of the manifest's `budget.max_cost`."""
-    reconcile_s: float | None = None
-    """How long submits without an answer are looked for in fal's request list, in seconds; None: by how long such
-    jobs take."""
-    webhook_listen: str | None = None
-    """HOST:PORT at which to listen for fal's webhooks, so that next to nothing need be asked. With `webhook_url`."""
-    webhook_url: str | None = None
-    """What fal shall call to get there: a public https URL (a tunnel, a proxy), whose path stays as it is."""
-    watch_signals: bool = False
-    """Stop gently on SIGINT, SIGTERM and SIGHUP; for a program that is the run."""
-    profile: bool = False
-    """Measure where the time goes: `Report.profile`."""
 
 
 Confirm = Callable[[Plan], bool]
@@ -169,6 +135,7 @@ class _Run:
         self._clock = SystemClock()
         self._place = place_of(options.webhook_listen, options.webhook_url, manifest_of(workspace))
         self._profiler = Profiler() if options.profile else None
+        self._wish = wish_of(options, manifest_of(workspace))
 
     def check(self, target: connect.Target) -> None:
         """Refuse a fal that could not call where it is to. Raises `UsageError`."""
@@ -198,7 +165,7 @@ class _Run:
             target = None if is_idle else connect.find_target(key_file=self._options.key_file, origin=origin)
             if target is None:
                 self._begin(store, planned, again)
-                return self._report(store, None, 0.0, "", unchanged=True)
+                return self._concluded(store, self._report(store, None, 0.0, "", unchanged=True))
             connect.check_mode(target, manifest_of(self._workspace).mode)
             self.check(target)
             async with (
@@ -212,10 +179,33 @@ class _Run:
                 if door is not None:
                     store.keep_callback_secret(door.urls.secret)
                 if self._on_plan is not None:
-                    self._counter.total = plan.total
-                    self._counter.done_before = kept.count_done(store.connection) if self._is_whole else 0
+                    self._count_from(store, plan)
                     self._on_plan(plan, self._counter)
-                return await self._execute(store, target, fal, self._settings(plan.total), told, door)
+                report = await self._execute(store, target, fal, self._settings(plan.total), told, door)
+        return await anyio.to_thread.run_sync(self._concluded, store, report)
+
+    def _count_from(self, store: Store, plan: Plan) -> None:
+        """What the progress is of: the canary and what comes home beside it, else all of the plan."""
+        if plan.canary is None:
+            self._counter.total = plan.total
+            self._counter.done_before = kept.count_done(store.connection) if self._is_whole else 0
+            return
+        self._counter.done_before = plan.canary.done
+        to_do = sum(count for action, count in plan.actions.items() if action is not Action.SKIP)
+        self._counter.total = plan.canary.done + to_do
+
+    def _concluded(self, store: Store, report: Report) -> Report:
+        """The report of a canary says what became of it, whatever else there is in the batch."""
+        if self._wish is None:
+            return report
+        command = next_command(self._options, self._workspace, manifest_of(self._workspace).source)
+        trial, trouble = conclude(
+            store, self._wish, whole=self._is_whole, output=self._workspace.output, command=command
+        )
+        if trouble:
+            self._heard(Notice(f"the contact sheet could not be written: {trouble}"))
+        ended_by = report.tally.stopped_by
+        return replace(report, canary=trial, exit_code=report.exit_code if ended_by else trial.exit_code)
 
     async def _settle_first(self, store: Store) -> Report | None:
         """Before unknown jobs are submitted again: what fal knows of them is paid for and comes home. A report when the
@@ -286,6 +276,10 @@ class _Run:
         # The built-in sandbox has a new address each time: what was uploaded to the last one is not there.
         expires_in = manifest_of(workspace).uploads.expires_in
         terms = None if options.sandbox else planned_terms(os.environ, expires_in)
+        if self._wish is not None:
+            plan = summarize(store.connection, workspace, options.selection, planned, again, with_files=False)
+            tried = canary.tried(store.connection, planned.jobs)
+            return planned, narrowed(plan, self._wish.jobs, tried), again
         plan = summarize(store.connection, workspace, options.selection, planned, again, terms=terms)
         at_risk = sum(submit.reserved for submit in store.lost_submits() if submit.job_id in again.submit)
         return planned, replace(plan, at_risk=at_risk), again
@@ -300,6 +294,8 @@ class _Run:
             again=again,
             jobs=planned.jobs,
             basis=planned.basis,
+            wish=self._wish,
+            ends_canary=not self._fetches_only,
         )
 
     @contextlib.contextmanager

@@ -11,6 +11,7 @@ import anyio
 
 from falbatch.adapters.progress import ProgressDisplay, words_of
 from falbatch.api import again, cancelling, planning, reconciling, running
+from falbatch.api.options import RunOptions
 from falbatch.cli import render
 from falbatch.cli.printing import print_json, print_lines
 from falbatch.core.plan import Action, Plan
@@ -37,12 +38,13 @@ def do_retry(options: argparse.Namespace) -> int:
 
 
 def _perform(options: argparse.Namespace, selection: planning.Selection, retry: again.RetryChoice | None) -> int:
-    run_options = running.RunOptions(
+    run_options = RunOptions(
         selection=selection,
         output=options.output,
         key_file=options.key_file,
         sandbox=options.sandbox,
         validate=not options.no_validate,
+        canary=getattr(options, "canary", None),
         retry=retry,
         resubmit_unknown=options.resubmit_unknown,
         ask_above=options.ask_above,
@@ -72,6 +74,11 @@ def _show_report(report: Report, *, is_json: bool) -> None:
         print_json(report.as_json())
     else:
         print_lines(render.report_lines(report))
+    if report.canary is not None:
+        if is_json:
+            print_json(report.canary.as_json())
+        else:
+            print_lines(render.canary_lines(report.canary))
     if report.profile is not None:
         if is_json:
             print_json(report.profile.as_json())
@@ -106,22 +113,24 @@ class _Display:
         if self._has_said:
             return
         self._has_said = True
-        doing = ", ".join(f"{action.value} {count:,}" for action, count in plan.actions.items() if count)
-        print(f"{plan.name}: {plan.total:,} jobs: {doing}", file=sys.stderr)
+        print(render.doing(plan), file=sys.stderr)
         for line in render.forewords(plan):
             print(line, file=sys.stderr)
 
     def confirm(self, plan: Plan) -> bool:
         """Ask before money is spent; without a terminal somebody must have said so beforehand."""
         count = plan.actions[Action.SUBMIT]
-        cost = "" if plan.cost is None else f" for {plan.cost.words}"
+        cost = f" for {plan.price}" if plan.price else ""
         if not sys.stdin.isatty():
             raise UsageError(
                 f"{count:,} jobs would be submitted to fal and billed{cost}, and there is no terminal to ask at",
                 advice="Give --yes (or --ask-above USD), or look first with `falbatch plan`.",
             )
         self._say(plan)
-        print(f"Submit {count:,} jobs to fal{cost}? They will be billed. [y/N] ", end="", file=sys.stderr, flush=True)
+        which = "jobs" if plan.canary is None else f"of {count + plan.canary.later:,} jobs"
+        print(
+            f"Submit {count:,} {which} to fal{cost}? They will be billed. [y/N] ", end="", file=sys.stderr, flush=True
+        )
         # Nothing runs yet: a Ctrl-C here means no, at once, and not what the event loop makes of it.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:

@@ -195,12 +195,18 @@ def _run(commands: Any) -> None:
         "submit a manifest's jobs, wait for them and download the results; goes on where an earlier run stopped",
         tuple(EXIT_CODES),
         "falbatch run jobs/demo.yaml --sandbox",
-        "falbatch run portraits.yaml --limit 10",
+        "falbatch run portraits.yaml --canary 20",
     )
     _common(parser)
     _part(parser)
     _run_flags(parser)
     parser.add_argument("--retry-failed", action="store_true", help="do failed and cancelled jobs again")
+    parser.add_argument(
+        "--canary",
+        metavar="N",
+        type=_positive,
+        help="submit N jobs spread over all that is left, then stop and show what they say of the rest",
+    )
 
 
 def _plan(commands: Any) -> None:

@@ -10,13 +10,15 @@ from falbatch.cli.costs import cost_lines
 from falbatch.core.money import in_dollars
 from falbatch.core.plan import Action, Change
 from falbatch.core.state import State
+from falbatch.core.trialwords import facts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from falbatch.core.plan import Plan, PlannedJob
     from falbatch.core.report import BatchStatus, FailureGroup, Report, RunTally
     from falbatch.core.stages import StageTable
+    from falbatch.core.trial import CanaryReport
 
 UNKNOWN_SHOWN = 10
 FLAGGED_SHOWN = 10
@@ -81,6 +83,35 @@ def _job_lines(job: PlannedJob) -> Iterator[str]:
     yield f"    from {job.origin} · key {job.key.hex()[:16]}"
 
 
+def doing(plan: Plan) -> str:
+    """What a run is about to do, in one line."""
+    about = plan.canary
+    actions = {action: count for action, count in plan.actions.items() if count}
+    if about is None:
+        return f"{plan.name}: {plan.total:,} jobs: {_actions(actions)}"
+    actions.pop(Action.SKIP, None)
+    words = f"{plan.name}: canary of {about.jobs:,} of {plan.total:,} jobs"
+    if about.begun:
+        words += f", goes on ({about.begun:,} were submitted before)"
+    return f"{words}: {_actions(actions) or 'nothing to submit'}; {about.later:,} are left for later"
+
+
+def _actions(actions: Mapping[Action, int]) -> str:
+    return ", ".join(f"{action.value} {count:,}" for action, count in actions.items())
+
+
+def canary_lines(canary: CanaryReport) -> Iterator[str]:
+    """What a canary found, where its pictures are, and what comes next."""
+    yield f"canary of {len(canary.jobs):,} jobs:"
+    for term, text in facts_of(canary):
+        yield f"  {term}: {text}"
+    yield from _group_lines("failed in the canary", canary.failures)
+    if canary.page:
+        yield f"look at it: {canary.page}"
+    if canary.next:
+        yield f"next: `{canary.next}` does the {canary.left:,} jobs left"
+
+
 def resubmit_warning(plan: Plan) -> str:
     """What submitting unknown jobs again may cost."""
     cost = f" (up to {in_dollars(plan.at_risk)} more)" if plan.at_risk else ""
@@ -122,6 +153,8 @@ def report_lines(report: Report) -> Iterator[str]:
     status, tally = report.status, report.tally
     if report.unchanged and tally.stopped_by:
         yield f"{tally.stopped_by}: nothing was submitted"
+    elif report.unchanged and report.canary is not None:
+        yield f"{status.name}: this canary was tried before, nothing was submitted; a larger one tries more"
     elif report.unchanged and (ended := status.count(State.FAILED, State.CANCELLED)):
         done = f"{status.count(State.DONE):,} of {status.total:,} jobs are done"
         yield f"{status.name}: nothing to submit, {done}; `falbatch retry` does the {ended:,} others again"
@@ -141,7 +174,7 @@ def report_lines(report: Report) -> Iterator[str]:
         yield f"  {status.count(State.DONE):,} of {status.total:,} done{', ' + others if others else ''}"
         yield from _money_lines(status)
         yield from _tally_lines(tally)
-    yield from _trouble_lines(status)
+    yield from _unknown_lines(status) if report.canary else _trouble_lines(status)
     if tally.reconcile_trouble and status.unknown:
         yield f"  fal's request list could not be read: {tally.reconcile_trouble}"
     if tally.stopped_by and not report.unchanged:
@@ -192,6 +225,10 @@ def _trouble_lines(status: BatchStatus) -> Iterator[str]:
     yield from _group_lines("failed", status.failures)
     yield from _group_lines("unfinished", status.stuck)
     yield from _flagged_lines(status)
+    yield from _unknown_lines(status)
+
+
+def _unknown_lines(status: BatchStatus) -> Iterator[str]:
     if not status.unknown:
         return
     yield f"unknown: {status.count(State.UNKNOWN):,} (their submits got no answer: they may have run and been charged)"

@@ -196,11 +196,21 @@ def _chosen_rows(manifest: Manifest, rows: Iterable[Row], problems: ProblemLog) 
 
 def _variants(manifest: Manifest) -> Callable[[], Iterable[_Variant]]:
     """Gives the matrix × zip combinations anew for each row: from memory unless they are very many."""
-    linked = max((len(values) for values in manifest.zip.values()), default=1)
-    if manifest.matrix.size() * linked > _KEPT_VARIANTS:
+    if manifest.matrix.size() * _linked(manifest) > _KEPT_VARIANTS:
         return lambda: _made_variants(manifest)
     kept = tuple(_made_variants(manifest))
     return lambda: kept
+
+
+def variant_count(manifest: Manifest) -> int:
+    """How many matrix × zip combinations each row has. The item numbered n is of combination (n // repeat) % count."""
+    matrix = manifest.matrix
+    is_product = not (matrix.exclude or matrix.include)
+    return (matrix.size() if is_product else sum(1 for _ in matrix.combinations())) * _linked(manifest)
+
+
+def _linked(manifest: Manifest) -> int:
+    return max((len(values) for values in manifest.zip.values()), default=1)
 
 
 def _made_variants(manifest: Manifest) -> Iterator[_Variant]:
@@ -241,7 +251,7 @@ class _Renderer:
                 problem = self._manifest.problem(path, fault, where=origin)
                 self._problems.add(problem, cause=(path, fault.cause or fault.what))
             return None
-        return Item(seq, endpoint, self._manifest.mode, made, name, candidate.variant.label, origin)
+        return Item(seq, endpoint, self._manifest.mode, made, name, candidate.variant.label, origin, candidate.number)
 
     def _made_endpoint(self, context: dict[str, Any], faults: Faults) -> str:
         path: Path = ("endpoint",)

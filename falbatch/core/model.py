@@ -65,3 +65,5 @@ class Item:
     """A short slug of the matrix and zip values, "" without any: the readable half of a default name."""
     origin: str
     """Where the item comes from, for people: `data/people.csv:14, style=oil painting, seed=3`."""
+    number: int = 0
+    """0-based place in the manifest's order before where, sample and limit: tells row, combination and replica."""

@@ -131,6 +131,20 @@ class PlannedFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryPlan:
+    """What a run with --canary is about, of all that its plan counts."""
+
+    jobs: int
+    """Jobs that the canary tries, those that it has tried already included."""
+    done: int
+    """Those that are done."""
+    begun: int
+    """Those that were submitted, whatever became of them."""
+    later: int
+    """Jobs that are left for a run without --canary."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a run would do, before anything is submitted."""
 
@@ -155,16 +169,27 @@ class Plan:
     at_risk: int = 0
     """What those second charges may come to, in nano-dollars; 0 where no price is known."""
     files: PlannedFiles | None = None
-    """None when the submits need none."""
+    """None when the submits need none, and in a canary, whose jobs are chosen when it begins."""
     cost: Cost | None = None
     """What the jobs to be submitted will cost; None where nobody was to find out."""
     warnings: tuple[Problem, ...] = ()
     """What is worth knowing about the jobs that would be submitted, and stops nothing."""
+    canary: CanaryPlan | None = None
+    """None in a run over all that is left."""
 
     def costs_at_most(self, amount: int) -> bool:
         """Is it known to cost no more than `amount` nano-dollars, as far as can be said?"""
-        most = None if self.cost is None else self.cost.most
+        if self.cost is None:
+            return False
+        most = self.cost.most if self.canary is None else self.cost.part(self.actions[Action.SUBMIT]).most
         return most is not None and most <= amount
+
+    @property
+    def price(self) -> str:
+        """What is submitted now will cost, in words: `about $12.30`; "" where nobody was to find out."""
+        if self.cost is None:
+            return ""
+        return self.cost.words if self.canary is None else self.cost.part(self.actions[Action.SUBMIT]).words
 
     def as_json(self) -> dict[str, Any]:
         """The plan's summary as one JSON object with stable field names."""
@@ -180,6 +205,7 @@ class Plan:
             "files": None if self.files is None else asdict(self.files),
             "cost": None if self.cost is None else self.cost.as_json(),
             "warnings": [asdict(warning) for warning in self.warnings],
+            "canary": None if self.canary is None else asdict(self.canary),
         }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import sqrt
+from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core.money import NANO, Purse, in_dollars
@@ -94,6 +94,15 @@ class EndpointCost:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What a few jobs of a batch will cost."""
+
+    most: int | None
+    """Nano-dollars; None where nobody can tell."""
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What a batch will have cost. Nano-dollars."""
 
@@ -130,6 +139,14 @@ class Cost:
     def whole(self) -> int | None:
         """What the batch will have cost at its end; None where nobody can tell."""
         return self.spent + self.reserved + self.left if self.is_known else None
+
+    def part(self, jobs: int) -> Part:
+        """What so many of the jobs to be submitted will cost, whichever they are."""
+        if not self.is_known or not self.endpoints:
+            return Part(None, "a cost that is not known")
+        dearest = max((one.high or one.total or 0) / one.jobs for one in self.endpoints)
+        most = ceil(jobs * dearest)
+        return Part(most, f"{'up to' if len(self.endpoints) > 1 else 'about'} {in_dollars(most)}")
 
     @property
     def words(self) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from falbatch.core.stages import StageTable
+    from falbatch.core.trial import CanaryReport
 
 ADVICE: Final[Mapping[str, str]] = {
     "content_policy_violation": "the prompt or an input was refused by the model's policy; change it",
@@ -184,6 +185,8 @@ class Report:
     """True when there was nothing to do."""
     profile: StageTable | None = None
     """Where the time went; None unless that was asked for."""
+    canary: CanaryReport | None = None
+    """What a run with `--canary` found; None for others, and where nothing was begun."""
 
     def as_json(self) -> dict[str, Any]:
         """The report as one JSON object with stable field names."""

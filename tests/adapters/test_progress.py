@@ -96,13 +96,6 @@ def test_when_all_is_done_no_time_is_left() -> None:
     assert "left" not in line
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (75, "1 min 15 s"), (7322, "2 h 2 min")]
-)
-def test_a_duration_is_said_in_two_parts_at_most(seconds: float, said: str) -> None:
-    assert progress._duration(seconds) == said
-
-
 def _at_a_terminal(events: list[RunEvent], *, total: int = 10, columns: int = 120) -> str:
     """What a terminal gets to show."""
     ours, theirs = pty.openpty()

@@ -23,8 +23,9 @@ from falbatch.adapters.store import stage
 from falbatch.adapters.store import uploads as stored
 from falbatch.api import uploading
 from falbatch.api.offline import check_endpoint
+from falbatch.api.options import RunOptions
 from falbatch.api.planning import Selection, make_plan
-from falbatch.api.running import RunOptions, arun
+from falbatch.api.running import arun
 from falbatch.api.workspace import open_manifest
 from falbatch.fal.storage import MIB, UploadLimits
 from tests.cli.conftest import Shell

@@ -31,12 +31,13 @@ JOBS = 6
 SOON = ("--reconcile-wait", "1.5")
 
 # Those of mending need a damaged file: tests/cli/test_damage.py.
-# Those of files in inputs need some: test_upload_points.py; those of flagged results: test_flagged_points.py.
+# Those of files in inputs need some: test_upload_points.py; those of flagged results: test_flagged_points.py; that of a
+# page needs a canary: test_canary_kills.py.
 ELSEWHERE = (".UploadStored", ".InputFailed", ".ResultFlagged", ".ResultRefused", ".Rerolled")
 CLIENT_POINTS = [
     point
     for point in POINTS
-    if not point.startswith(("sandbox.", "mend.", "upload.")) and not point.endswith(ELSEWHERE)
+    if not point.startswith(("sandbox.", "mend.", "upload.", "page.")) and not point.endswith(ELSEWHERE)
 ]
 # A batch makes no direct calls: tests/sandbox/test_fault_points.py.
 SANDBOX_POINTS = [point for point in POINTS if point.startswith("sandbox.") and point != "sandbox.answering"]

@@ -275,6 +275,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ALTER TABLE attempts ADD COLUMN seed INTEGER; -- what left in place of the input's seed; NULL: that did
     ALTER TABLE requests ADD COLUMN flagged TEXT; -- JSON: what was noticed about its result, or NULL
     ALTER TABLE artifacts ADD COLUMN black INTEGER NOT NULL DEFAULT 0; -- 1: a picture that is all black
+    CREATE TABLE canary (job_id INTEGER PRIMARY KEY); -- the jobs that a run with --canary tries; empty after any other
     """,
 )
 

@@ -37,7 +37,7 @@ MAX_CLASHES: Final = 20
 _TABLE: Final = """
 CREATE TEMP TABLE stage (
     seq INTEGER PRIMARY KEY, key BLOB, name TEXT, fold TEXT, named INTEGER, label TEXT,
-    endpoint TEXT, mode TEXT, input BLOB, replica INTEGER, origin TEXT
+    endpoint TEXT, mode TEXT, input BLOB, replica INTEGER, origin TEXT, number INTEGER
 )
 """
 
@@ -55,7 +55,7 @@ def fill(connection: sqlite3.Connection, items: Iterable[Item]) -> int:
     has_seeds = False
     for chunk in _chunks(items):
         rows = [_row(item) for item in chunk]
-        connection.executemany("INSERT INTO stage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        connection.executemany("INSERT INTO stage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         has_seeds = has_seeds or any(MARK_JSON in row[_INPUT] for row in rows)
         named = {(item.endpoint,) for item in chunk}
         connection.executemany("INSERT OR IGNORE INTO stage_endpoints VALUES (?)", named)
@@ -98,6 +98,7 @@ def _row(item: Item) -> tuple[Any, ...]:
         input_json,
         0,
         item.origin,
+        item.number,
     )
 
 

@@ -9,7 +9,7 @@ import platform
 import time
 from typing import TYPE_CHECKING
 
-from falbatch.adapters.store import durations, journal, reader, spending, stage, uploads
+from falbatch.adapters.store import canary, durations, journal, reader, spending, stage, uploads
 from falbatch.adapters.store.apply import log_event
 from falbatch.adapters.store.database import DamagedState, open_reader, translated
 from falbatch.adapters.store.mend import is_copy_due, keep_copy, open_mended
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from falbatch.adapters.store.basis import Basis
     from falbatch.adapters.store.jobs import ManifestJobs
+    from falbatch.core.canary import Wish
     from falbatch.core.changes import Change
     from falbatch.core.fileinputs import FileMark, Upload
     from falbatch.core.money import Price, Purse
@@ -102,10 +103,13 @@ class Store:
         again: Again | None = None,
         jobs: ManifestJobs = stage,
         basis: Basis | None = None,
+        wish: Wish | None = None,
+        ends_canary: bool = True,
     ) -> None:
         """Make the plan (by default that of `stage.fill` on `connection`) the state's, all in one transaction: claim
         the file, take in new jobs, let go of those that left, and open what the user wants `again`. `basis`: what the
-        plan was made from.
+        plan was made from. `wish`: the canary that this run is about; without one, `ends_canary` tells that the batch
+        goes on as a whole.
 
         What was being submitted when the last run ended has no answer and becomes unknown (design §5.3).
         """
@@ -113,6 +117,10 @@ class Store:
         def work() -> None:
             self._claim(name, target, manifest, at)
             jobs.adopt(self.connection, whole=whole, at=at, basis=basis)
+            if wish is not None:
+                canary.keep(self.connection, wish, whole=whole)
+            elif ends_canary:
+                canary.end(self.connection)
             if again is not None:
                 self._open_again(again.submit, Event.REOPENED, at, has_rerolls=again.has_rerolls)
                 self._open_again(again.files, Event.FILES_WANTED, at)

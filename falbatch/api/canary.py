@@ -1,0 +1,174 @@
+"""A run's canary: what was asked for, what it came to, and its contact sheet in the output folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from falbatch.adapters.files import translated, write_whole
+from falbatch.adapters.store import canary as on_record
+from falbatch.adapters.store import reader
+from falbatch.core.canary import JOBS_MOST, Wish
+from falbatch.core.expand import variant_count
+from falbatch.core.identity import input_of
+from falbatch.core.page import MARK, Card, Figure, Page, figure_of, html_of
+from falbatch.core.report import ADVICE, ADVICE_DEFAULT
+from falbatch.core.state import State
+from falbatch.core.trial import CanaryReport, TriedJob, reckon
+from falbatch.core.trialwords import facts_of, job_facts
+from falbatch.errors import FalbatchError, OutputError, UsageError
+from falbatch.exactjson import parse_json
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from falbatch.adapters.store.store import Store
+    from falbatch.api.options import RunOptions
+    from falbatch.api.workspace import Workspace
+    from falbatch.core.manifest import Manifest
+
+PAGE: Final = "canary"
+"""The contact sheet's name in the output folder, without its ending."""
+
+NAMES_MOST: Final = 100
+"""Names that are tried where others' files stand in the way."""
+
+TEXT_MOST: Final = 2_000
+"""Characters of a text result that a card shows."""
+
+PROMPT_MOST: Final = 400
+
+SEEN: Final = frozenset({"image", "drawing", "video", "audio"})
+"""Kinds of files that show what a result is; beside others, its words are shown."""
+
+
+def wish_of(options: RunOptions, manifest: Manifest) -> Wish | None:
+    """The canary that `options` ask for; None for a run over all that is left. Raises `UsageError`."""
+    if options.canary is None:
+        return None
+    if not 1 <= options.canary <= JOBS_MOST:
+        raise UsageError(
+            f"a canary of {options.canary:,} jobs: it takes 1 to {JOBS_MOST:,}",
+            advice="Ten to a hundred tell most; `--limit N` runs the first N.",
+        )
+    if options.retry is not None or options.resubmit_unknown:
+        raise UsageError(
+            "a canary tries jobs that were not submitted yet: it does none again",
+            advice="Leave --retry-failed and --resubmit-unknown to a run without --canary.",
+        )
+    return Wish(
+        jobs=options.canary, seed=manifest.name, variants=variant_count(manifest), repeat=max(1, manifest.repeat)
+    )
+
+
+def next_command(options: RunOptions, workspace: Workspace, source: str) -> str:
+    """The command that does what a canary left, with what decides about its jobs, its folder and its fal."""
+    selection = options.selection
+    words = ["falbatch", "run", source]
+    given: list[tuple[str, Any]] = [
+        ("--output", workspace.output if options.output is not None else None),
+        ("--where", selection.where),
+        ("--limit", selection.limit),
+        ("--sample", selection.sample),
+        ("--key-file", options.key_file),
+        ("--max-cost", options.max_cost),
+    ]
+    for flag, value in given:
+        words += [] if value is None else [flag, str(value)]
+    return shlex.join([*words, "--sandbox"] if options.sandbox else words)
+
+
+def conclude(store: Store, wish: Wish, *, whole: bool, output: Path, command: str) -> tuple[CanaryReport, str]:
+    """What the canary came to, its contact sheet written; and why that could not be written, "" when it could."""
+    connection = store.connection
+    with translated(store.path):
+        jobs = on_record.jobs(connection, wish, whole=whole)
+        left = on_record.left(connection, wish, whole=whole)
+        report = reckon(jobs, left, reader.status(connection, running=False).money)
+    if report.left:
+        report = report.with_next(command)
+    batch = f"{wish.seed}: canary of {len(jobs):,} jobs"
+    facts = [*facts_of(report), *([("next", f"{command} does the {report.left:,} jobs left")] if report.left else [])]
+    cards = (_card(connection, output, job) for job in report.jobs)
+    try:
+        return report.with_page(str(_written(output, html_of(Page(batch, facts, cards))))), ""
+    except FalbatchError as error:
+        return report, str(error)
+
+
+def _written(output: Path, html: str) -> Path:
+    """The page on disk, whole; where it stands already, and is ours, the new one takes its place."""
+    for number in range(1, NAMES_MOST):
+        place = output / f"{PAGE}{'' if number == 1 else f'-{number}'}.html"
+        if not os.path.lexists(place) or _is_ours(place):
+            break
+    else:
+        raise OutputError(f"{output / PAGE}.html: all names for the contact sheet are taken", advice="Remove some.")
+    write_whole(place, html.encode("utf-8", errors="replace"))
+    return place
+
+
+def _is_ours(place: Path) -> bool:
+    with suppress(OSError), place.open("rb") as file:
+        return not place.is_symlink() and file.read(len(MARK)) == MARK.encode()
+    return False
+
+
+def _card(connection: sqlite3.Connection, output: Path, job: TriedJob) -> Card:
+    figures = tuple(_figures(output, job))
+    is_seen = any(figure.kind in SEEN for figure in figures)
+    text = "" if is_seen or job.state is not State.DONE else _result_text(connection, job)
+    is_bad = job.state is not State.DONE
+    return Card(
+        title=job.name,
+        figures=figures,
+        text=text,
+        facts=tuple(one for one in (job.origin, _prompt(job), ", ".join(job_facts(job))) if one),
+        troubles=tuple(_troubles(job)) if is_bad else (),
+        is_bad=is_bad,
+    )
+
+
+def _figures(output: Path, job: TriedJob) -> Iterator[Figure]:
+    for file in job.files:
+        is_there = (output / file.path).is_file()
+        yield figure_of(file.path, file.content_type) if is_there else Figure(file.path, "missing")
+
+
+def _result_text(connection: sqlite3.Connection, job: TriedJob) -> str:
+    """A result without pictures, films or sounds: the model's words, else its JSON."""
+    stored = reader.result_of(connection, job.job_id)
+    if stored is None:
+        return ""
+    text = stored.body.decode("utf-8", errors="replace")
+    with suppress(ValueError):
+        value = parse_json(stored.body)
+        said = value.get("output", value.get("text")) if isinstance(value, dict) else value
+        text = said if isinstance(said, str) else text
+    return _short(text, TEXT_MOST)
+
+
+def _prompt(job: TriedJob) -> str:
+    prompt = input_of(job.input_json).get("prompt")
+    return _short(prompt, PROMPT_MOST) if isinstance(prompt, str) else ""
+
+
+def _troubles(job: TriedJob) -> Iterator[str]:
+    """Why a job has no files, and what to do about it."""
+    if job.state is State.UNKNOWN:
+        yield "unknown: its submit got no answer, so it may have run and been charged"
+        yield "`falbatch reconcile` looks for it at fal again, at no charge"
+    elif job.error_type:
+        yield f"{job.state}: {job.error_type}: {_short(job.error or '', PROMPT_MOST)}"
+        if job.state is State.FAILED:
+            yield ADVICE.get(job.error_type, ADVICE_DEFAULT)
+    else:
+        yield f"{job.state}: the same command goes on with it"
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"
