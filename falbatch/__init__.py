@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from falbatch.core.flags import FlagPolicy
     from falbatch.core.plan import Plan, PlannedJob
     from falbatch.core.report import BatchStatus, Report
+    from falbatch.core.trial import CanaryReport
     from falbatch.core.state import State
     from falbatch.engine.settings import ExecuteSettings as Limits
     from falbatch.errors import (
@@ -153,6 +154,7 @@ _HOMES = {
     "falbatch.core.flags": ("FlagPolicy",),
     "falbatch.core.plan": ("Plan", "PlannedJob"),
     "falbatch.core.report": ("BatchStatus", "Report"),
+    "falbatch.core.trial": ("CanaryReport",),
     "falbatch.core.state": ("State",),
     "falbatch.errors": (
         "CredentialsError",
@@ -174,6 +176,7 @@ __all__ = [
     "AsyncRealtimeConnection",
     "AsyncRequestHandle",
     "BatchStatus",
+    "CanaryReport",
     "CancelReport",
     "Client",
     "Completed",

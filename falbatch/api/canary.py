@@ -127,7 +127,9 @@ def _card(connection: sqlite3.Connection, output: Path, job: TriedJob) -> Card:
         title=job.name,
         figures=figures,
         text=text,
-        facts=tuple(one for one in (job.origin, _prompt(job), ", ".join(job_facts(job))) if one),
+        facts=tuple(
+            one for one in (job.origin, _seed(connection, job), _prompt(job), ", ".join(job_facts(job))) if one
+        ),
         troubles=tuple(_troubles(job)) if is_bad else (),
         is_bad=is_bad,
     )
@@ -150,6 +152,17 @@ def _result_text(connection: sqlite3.Connection, job: TriedJob) -> str:
         said = value.get("output", value.get("text")) if isinstance(value, dict) else value
         text = said if isinstance(said, str) else text
     return _short(text, TEXT_MOST)
+
+
+def _seed(connection: sqlite3.Connection, job: TriedJob) -> str:
+    """The seed that was asked for, else the one that the model took: the result can be made again with it."""
+    seed = input_of(job.input_json).get("seed")
+    stored = reader.result_of(connection, job.job_id) if seed is None else None
+    if stored is not None:
+        with suppress(ValueError):
+            value = parse_json(stored.body)
+            seed = value.get("seed") if isinstance(value, dict) else None
+    return f"seed {seed}" if isinstance(seed, int) else ""
 
 
 def _prompt(job: TriedJob) -> str:

@@ -129,32 +129,43 @@ def project_cost(
 ) -> CostProjection:
     """What the batch will have cost when the `left` jobs of each stratum cost like the `tried` ones did."""
     gone = spent + reserved
-    by_stratum: dict[Stratum, list[int]] = defaultdict(list)
-    by_endpoint: dict[str, list[int]] = defaultdict(list)
-    for stratum, cost in tried:
-        by_stratum[stratum].append(cost)
-        by_endpoint[stratum.endpoint].append(cost)
-    left_of: dict[str, int] = defaultdict(int)
-    expected = 0.0
-    for stratum, count in left.items():
-        if not count:
-            continue
-        costs = by_stratum.get(stratum) or by_endpoint.get(stratum.endpoint)
-        if not costs:
-            why = f"no cost of {stratum.endpoint} is known"
-            return CostProjection(None, None, None, spent, None, why)
-        left_of[stratum.endpoint] += count
-        expected += count * sum(costs) / len(costs)
+    expected, left_of, unknown = _expected(tried, left)
+    if unknown:
+        return CostProjection(None, None, None, spent, None, f"no cost of {unknown} is known")
     many = sum(left_of.values())
     if not many:
         return CostProjection(gone, gone, gone, spent, None)
     total, mean = gone + round(expected), round(expected / many)
-    halves = [_half(by_endpoint[endpoint], count) for endpoint, count in left_of.items()]
+    halves = [
+        _half([cost for stratum, cost in tried if stratum.endpoint == endpoint], count)
+        for endpoint, count in left_of.items()
+    ]
     half = math.sqrt(sum(one * one for one in halves if one is not None))
     if None in halves:
         return CostProjection(total, None, None, spent, mean, "one job tells no spread")
     low = gone + max(0, math.floor(expected - half))
     return CostProjection(total, low, gone + math.ceil(expected + half), spent, mean)
+
+
+def _expected(tried: Sequence[tuple[Stratum, float]], left: Mapping[Stratum, int]) -> tuple[float, dict[str, int], str]:
+    """The sum of something over the `left` jobs, if each is the mean of the tried ones of its kind; how many are left
+    of each endpoint; and an endpoint of which none was tried, "" for no such."""
+    by_stratum: dict[Stratum, list[float]] = defaultdict(list)
+    by_endpoint: dict[str, list[float]] = defaultdict(list)
+    for stratum, value in tried:
+        by_stratum[stratum].append(value)
+        by_endpoint[stratum.endpoint].append(value)
+    left_of: dict[str, int] = defaultdict(int)
+    expected = 0.0
+    for stratum, count in left.items():
+        if not count:
+            continue
+        values = by_stratum.get(stratum) or by_endpoint.get(stratum.endpoint)
+        if not values:
+            return 0.0, {}, stratum.endpoint
+        left_of[stratum.endpoint] += count
+        expected += count * sum(values) / len(values)
+    return expected, left_of, ""
 
 
 def _half(costs: Sequence[int], left: int) -> float | None:
@@ -172,30 +183,37 @@ def t_95(degrees: int) -> float:
     return T_95[degrees - 1] if degrees <= len(T_95) else T_FAR + T_SLOPE / degrees
 
 
-def project_duration(spans: Sequence[Span], left: int) -> DurationProjection:
-    """How long fal will take for `left` more jobs like those that were at fal in `spans`."""
-    if not left:
+def project_duration(tried: Sequence[tuple[Stratum, Span]], left: Mapping[Stratum, int]) -> DurationProjection:
+    """How long fal will take for the `left` jobs, if they work as long as the `tried` ones did that were at fal in one
+    run."""
+    many, spans = sum(left.values()), [span for _, span in tried]
+    if not many:
         return DurationProjection(0.0, is_bound=False, at_once=None, assumption="nothing is left")
     if not spans:
-        return DurationProjection(
-            None, is_bound=False, at_once=None, assumption="no tried job was seen from its submit to its end"
-        )
-    works = [span.work_s for span in spans if span.work_s is not None]
+        return _unsaid("no tried job was seen from its submit to its end")
+    works = [(stratum, span.work_s) for stratum, span in tried if span.work_s is not None]
     if len(works) < len(spans):
-        return _at_pace(spans, left)
-    mean_s = sum(works) / len(works)
+        return _at_pace(spans, many)
+    work_s, _, unknown = _expected(works, left)
+    if unknown:
+        return _unsaid(f"no time of {unknown} is known")
+    mean_s = sum(seconds for _, seconds in works) / len(works)
     first, last = min(map(begin_of, spans)), max(map(begin_of, spans))
     if len(spans) < 2 or last - first < WAITED_SHARE * mean_s:
         count = len(spans)
         why = "the tried jobs ran all at once" if count > 1 else "one job alone was tried"
         words = f"at {count:,} at a time; {why}, so fal may run more"
-        return DurationProjection(left * mean_s / count, is_bound=True, at_once=float(count), assumption=words)
+        return DurationProjection(work_s / count, is_bound=True, at_once=float(count), assumption=words)
     busy_s = sum(max(0.0, min(last, span.ended_at) - max(first, begin_of(span))) for span in spans)
     at_once = busy_s / (last - first)
     if at_once < 1:
-        return _at_pace(spans, left)
+        return _at_pace(spans, many)
     words = f"at {at_once:.2g} at a time, as seen so far"
-    return DurationProjection(left * mean_s / at_once, is_bound=False, at_once=at_once, assumption=words)
+    return DurationProjection(work_s / at_once, is_bound=False, at_once=at_once, assumption=words)
+
+
+def _unsaid(why: str) -> DurationProjection:
+    return DurationProjection(None, is_bound=False, at_once=None, assumption=why)
 
 
 def begin_of(span: Span) -> float:

@@ -147,9 +147,8 @@ def reckon(jobs: Sequence[TriedJob], left: Mapping[Stratum, int], money: Money) 
     runs = Counter(job.run for job in seen)
     # Requests of two runs say nothing together of how many fal runs at once.
     run = max(runs, key=lambda one: (runs[one], one), default=0)
-    of_run = [job.span for job in seen if job.span is not None and job.run == run]
+    of_run = [(job.stratum, job.span) for job in seen if job.span is not None and job.run == run]
     costs = [(job.stratum, job.cost) for job in jobs if job.is_billed and job.cost is not None]
-    left_count = sum(left.values())
     return CanaryReport(
         jobs=tuple(jobs),
         counts=Counter(job.state for job in jobs),
@@ -157,9 +156,9 @@ def reckon(jobs: Sequence[TriedJob], left: Mapping[Stratum, int], money: Money) 
         costs=tuple(_costs(jobs)),
         time=Times.of([span.seconds for span in spans]),
         inference=Times.of([span.work_s for span in spans if span.work_s is not None]),
-        left=left_count,
+        left=sum(left.values()),
         cost=project_cost(costs, left, spent=money.spent, reserved=money.reserved),
-        duration=project_duration(of_run, left_count),
+        duration=project_duration(of_run, left),
     )
 
 

@@ -26,7 +26,9 @@ def facts_of(report: CanaryReport) -> list[tuple[str, str]]:
         found.append(("time of a job", f"{_times(report.time)}, from submit to end"))
     if report.inference is not None:
         found.append(("at work", f"{_times(report.inference)}, as fal tells"))
-    found += [("cost of the whole", _whole_cost(report)), ("time of the whole", _whole_time(report))]
+    found.append(("cost of the whole", _whole_cost(report)))
+    if report.left:
+        found.append(("time of the whole", _whole_time(report)))
     return found
 
 
@@ -66,6 +68,8 @@ def _whole_cost(report: CanaryReport) -> str:
     cost = report.cost
     if cost.total is None:
         return f"cannot be said: {cost.why}"
+    if not report.left:
+        return f"{in_dollars(cost.total)}: nothing is left to be submitted"
     spread = f" ({cost.why})" if cost.why else ""
     if cost.low is not None and cost.high is not None and cost.low != cost.high:
         spread = f", in 19 of 20 cases {in_dollars(cost.low)} to {in_dollars(cost.high)}"
@@ -77,8 +81,6 @@ def _whole_time(report: CanaryReport) -> str:
     duration = report.duration
     if duration.seconds is None:
         return f"cannot be said: {duration.assumption}"
-    if not report.left:
-        return duration.assumption
     about = "at most about" if duration.is_bound else "about"
     return f"{about} {in_time(duration.seconds)} for {report.left:,} more jobs, {duration.assumption}"
 

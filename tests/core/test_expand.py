@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falbatch.core.expand import expand
+from falbatch.core.expand import expand, variant_count
 from falbatch.core.manifest import Manifest, parse_manifest
 from falbatch.core.model import Item, Row
 from falbatch.core.problems import ProblemLog
@@ -306,3 +306,31 @@ def test_memory_stays_flat() -> None:
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        "matrix: {a: [1, 2, 3], b: [x, y]}\n",
+        "matrix: {a: [1, 2, 3], b: [x, y], exclude: [{a: 2, b: x}], include: [{a: 9, b: z}, {a: 1, c: 5}]}\n",
+        "matrix: {a: [1, 2]}\nzip: {c: [5, 6, 7], d: [8, 9, 10]}\nrepeat: 3\n",
+        "zip: {c: [5, 6]}\nrepeat: 2\n",
+    ],
+)
+@pytest.mark.parametrize("where", [None, "index % 3 == 1"])
+def test_an_items_number_tells_its_combination_whatever_was_chosen(more: str, where: str | None) -> None:
+    manifest = _manifest('rows: a.csv\ninput: {p: "{{ row.r }}"}\n' + more)
+    items, problems = _expand(manifest, _rows({"r": "R"}, {"r": "S"}, {"r": "T"}), where=where)
+    assert problems == []
+    count = variant_count(manifest)
+    whole, _ = _expand(manifest, _rows({"r": "R"}))
+    assert len(whole) == count * manifest.repeat
+
+    def combination(item: Item) -> str:
+        return item.origin.partition(", ")[2].partition("replica")[0]
+
+    of_first_row = [combination(item) for item in whole[:: manifest.repeat]][:count]
+    assert [combination(item) for item in items] == [
+        of_first_row[item.number // manifest.repeat % count] for item in items
+    ]

@@ -78,6 +78,11 @@ def test_times_are_those_that_were_seen() -> None:
     assert times == Times(10, 5.0, 9.0)
 
 
+def of_a(spans: list[Span]) -> list[tuple[Stratum, Span]]:
+    """All of one kind."""
+    return [(A0, span) for span in spans]
+
+
 def capped(count: int, at_once: int, work_s: float) -> list[Span]:
     """`count` requests submitted together to a fal that runs `at_once` of them."""
     return [Span(0.0, work_s * (1 + place // at_once), work_s) for place in range(count)]
@@ -85,7 +90,7 @@ def capped(count: int, at_once: int, work_s: float) -> list[Span]:
 
 @pytest.mark.parametrize(("count", "at_once"), [(10, 2), (11, 2), (3, 1), (12, 10), (100, 40)])
 def test_while_some_wait_fal_runs_as_many_as_it_will(count: int, at_once: int) -> None:
-    found = project_duration(capped(count, at_once, 5.0), 1000)
+    found = project_duration(of_a(capped(count, at_once, 5.0)), {A0: 1000})
     assert found.at_once == pytest.approx(at_once)
     assert found.seconds == pytest.approx(1000 * 5.0 / at_once)
     assert not found.is_bound
@@ -93,24 +98,30 @@ def test_while_some_wait_fal_runs_as_many_as_it_will(count: int, at_once: int) -
 
 
 def test_where_none_waited_the_time_is_a_bound() -> None:
-    found = project_duration(capped(10, 40, 5.0), 1000)
+    found = project_duration(of_a(capped(10, 40, 5.0)), {A0: 1000})
     assert found.seconds == pytest.approx(500.0)
     assert (found.at_once, found.is_bound) == (10.0, True)
     assert "all at once" in found.assumption
-    alone = project_duration(capped(1, 1, 5.0), 10)
+    alone = project_duration(of_a(capped(1, 1, 5.0)), {A0: 10})
     assert (alone.seconds, alone.is_bound) == (50.0, True)
 
 
 def test_without_words_on_work_the_pace_of_the_canary_counts() -> None:
-    found = project_duration([Span(0.0, 5.0, 2.0), Span(1.0, 11.0, None)], 100)
+    found = project_duration(of_a([Span(0.0, 5.0, 2.0), Span(1.0, 11.0, None)]), {A0: 100})
     assert found.seconds == pytest.approx(550.0)
     assert (found.at_once, found.is_bound) == (None, True)
 
 
+def test_slow_jobs_count_as_often_as_they_are_left() -> None:
+    tried = [(A0, Span(0.0, 1.0, 1.0)), (B0, Span(0.0, 9.0, 9.0))]
+    assert project_duration(tried, {A0: 1000, B0: 10}).seconds == pytest.approx((1000 * 1 + 10 * 9) / 2)
+    assert project_duration(tried[:1], {A0: 1, B0: 1}).assumption == "no time of b is known"
+
+
 def test_what_cannot_be_said_says_why() -> None:
-    assert project_duration([], 5).seconds is None
-    assert project_duration([], 5).assumption
-    assert project_duration([], 0).seconds == 0.0
+    assert project_duration([], {A0: 5}).seconds is None
+    assert project_duration([], {A0: 5}).assumption
+    assert project_duration([], {A0: 0}).seconds == 0.0
 
 
 @given(
@@ -118,5 +129,5 @@ def test_what_cannot_be_said_says_why() -> None:
     st.integers(0, 10**6),
 )
 def test_any_times_give_a_time(spans: list[tuple[float, float, float | None]], left: int) -> None:
-    found = project_duration([Span(at, at + seconds, work) for at, seconds, work in spans], left)
+    found = project_duration(of_a([Span(at, at + seconds, work) for at, seconds, work in spans]), {A0: left})
     assert found.seconds is None or found.seconds >= 0

@@ -1,0 +1,94 @@
+"""What a canary's jobs say: rates, costs that fal told, times that were seen, and words for all of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from falbatch.core.projection import Span, Stratum
+from falbatch.core.report import Money
+from falbatch.core.state import State
+from falbatch.core.trial import TriedJob, reckon
+from falbatch.core.trialwords import facts_of, job_facts
+from falbatch.errors import ExitCode
+
+NANO = 10**9
+LEFT = {Stratum("a", 0): 90}
+
+
+def tried(number: int, state: State = State.DONE, **more: Any) -> TriedJob:
+    given: dict[str, Any] = {
+        "job_id": number,
+        "name": f"n{number}",
+        "origin": f"m.csv:{number}",
+        "stratum": Stratum("a", 0),
+        "state": state,
+        "input_json": b"{}",
+        "error_type": None,
+        "error": None,
+        "cost": NANO,
+        "is_billed": True,
+        "units": 1.0,
+        "span": Span(100.0, 102.0, 1.0),
+        "run": 1,
+        "is_torn": False,
+        "files": (),
+    }
+    return TriedJob(**{**given, **more})
+
+
+def test_success_is_counted_among_those_that_ended() -> None:
+    failed = tried(2, State.FAILED, error_type="missing", error="no prompt", cost=0)
+    waiting = tried(3, State.PLANNED, is_billed=False, cost=None, span=None)
+    report = reckon([tried(1), failed, waiting], LEFT, Money(spent=NANO))
+    assert (report.ended, report.done, report.exit_code) == (2, 1, ExitCode.INCOMPLETE)
+    assert report.as_json()["success_rate"] == 0.5
+    (failure,) = report.failures
+    assert (failure.error_type, failure.count, failure.job, failure.example) == ("missing", 1, "n2", "no prompt")
+    assert ("success", "1 of 3 jobs done (50%), 1 planned, 1 failed") in facts_of(report)
+    assert report.cost.total == NANO + 90 * NANO // 2, "a failure that cost nothing brings the mean down"
+
+
+def test_jobs_of_unknown_cost_are_flagged_and_count_for_nothing() -> None:
+    report = reckon([tried(1), tried(2, cost=None), tried(3, cost=3 * NANO)], LEFT, Money(spent=4 * NANO))
+    (cost,) = report.costs
+    assert (cost.jobs, cost.unknown, cost.median, cost.least, cost.most) == (2, 1, NANO, NANO, 3 * NANO)
+    assert dict(facts_of(report))["cost of a job, a"] == "median $1.00, $1.00 to $3.00 (2 jobs); not known of 1"
+    assert report.cost.total == 4 * NANO + 90 * 2 * NANO
+
+
+def test_where_no_cost_is_known_it_is_said_how_to_know_it() -> None:
+    report = reckon([tried(1, cost=None)], LEFT, Money())
+    told = dict(facts_of(report))
+    assert "budget.unit_price" in told["cost of a job, a"]
+    assert told["cost of the whole"] == "cannot be said: no cost of a is known"
+    assert "cost not known" in job_facts(tried(1, cost=None))
+
+
+def test_each_endpoint_has_a_cost_and_all_together_one() -> None:
+    other = tried(2, stratum=Stratum("b", 0), cost=5 * NANO)
+    report = reckon([tried(1), other], {}, Money(spent=6 * NANO))
+    assert [cost.endpoint for cost in report.costs] == ["a", "b", ""]
+    shown = report.as_json()
+    assert [cost["endpoint"] for cost in shown["cost_by_endpoint"]] == ["a", "b"]
+    assert shown["cost_per_job"]["max"] == 5.0
+
+
+def test_what_was_at_fal_while_no_run_went_on_tells_no_time() -> None:
+    torn = tried(2, span=Span(100.0, 9000.0, 1.0), is_torn=True)
+    report = reckon([tried(1), torn], LEFT, Money())
+    assert report.time is not None
+    assert (report.time.jobs, report.time.median) == (1, 2.0)
+    assert job_facts(torn) == ["$1.00"]
+
+
+def test_requests_of_two_runs_say_nothing_together_of_how_many_run_at_once() -> None:
+    early = [tried(number, span=Span(0.0, 2.0, 1.0), run=1) for number in range(2)]
+    late = [tried(9 + number, span=Span(5000.0, 5002.0, 1.0), run=2) for number in range(4)]
+    report = reckon([*early, *late], LEFT, Money())
+    assert report.duration.at_once == 4.0
+
+
+def test_nothing_left_is_said() -> None:
+    report = reckon([tried(1)], {}, Money(spent=NANO))
+    assert dict(facts_of(report))["cost of the whole"] == "$1.00: nothing is left to be submitted"
+    assert "time of the whole" not in dict(facts_of(report))
