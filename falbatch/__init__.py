@@ -75,8 +75,8 @@ if TYPE_CHECKING:
     from falbatch.core.flags import FlagPolicy
     from falbatch.core.plan import Plan, PlannedJob
     from falbatch.core.report import BatchStatus, Report
-    from falbatch.core.trial import CanaryReport
     from falbatch.core.state import State
+    from falbatch.core.trial import CanaryReport
     from falbatch.engine.settings import ExecuteSettings as Limits
     from falbatch.errors import (
         CredentialsError,

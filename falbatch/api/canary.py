@@ -7,9 +7,10 @@ import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.adapters.files import translated, write_whole
+from falbatch.adapters.files import write_whole
 from falbatch.adapters.store import canary as on_record
-from falbatch.adapters.store import reader
+from falbatch.adapters.store import reader, spending
+from falbatch.adapters.store.database import translated
 from falbatch.core.canary import JOBS_MOST, Wish
 from falbatch.core.expand import variant_count
 from falbatch.core.identity import input_of
@@ -88,16 +89,22 @@ def conclude(store: Store, wish: Wish, *, whole: bool, output: Path, command: st
     with translated(store.path):
         jobs = on_record.jobs(connection, wish, whole=whole)
         left = on_record.left(connection, wish, whole=whole)
-        report = reckon(jobs, left, reader.status(connection, running=False).money)
-    if report.left:
-        report = report.with_next(command)
-    batch = f"{wish.seed}: canary of {len(jobs):,} jobs"
-    facts = [*facts_of(report), *([("next", f"{command} does the {report.left:,} jobs left")] if report.left else [])]
-    cards = (_card(connection, output, job) for job in report.jobs)
+        report = reckon(jobs, left, spending.money(connection))
+        if report.left:
+            report = report.with_next(command)
+        html = html_of(_page(connection, output, wish.seed, report))
     try:
-        return report.with_page(str(_written(output, html_of(Page(batch, facts, cards))))), ""
+        return report.with_page(str(_written(output, html))), ""
     except FalbatchError as error:
         return report, str(error)
+
+
+def _page(connection: sqlite3.Connection, output: Path, name: str, report: CanaryReport) -> Page:
+    facts = facts_of(report)
+    if report.left:
+        facts.append(("next", f"{report.next} does the {report.left:,} jobs left"))
+    cards = (_card(connection, output, job) for job in report.jobs)
+    return Page(f"{name}: canary of {len(report.jobs):,} jobs", facts, cards)
 
 
 def _written(output: Path, html: str) -> Path:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from falbatch.cli import commands
+from falbatch.core.canary import Tried, narrowed
 from falbatch.core.page import policy
+from falbatch.core.plan import Action, Change, Plan
 from tests.pages import page_in
 
 if TYPE_CHECKING:
@@ -253,6 +258,30 @@ def test_texts_are_shown_as_texts(shell: Shell) -> None:
     assert len(page.of("pre")) == 2
     assert "<i>why</i>" in page.text
     assert not page.of("i")
+
+
+def test_who_is_asked_is_asked_about_the_few(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, b"y\n")
+    plan = Plan(
+        name="x",
+        total=100,
+        output_dir="out",
+        actions={Action.SUBMIT: 90, Action.WAIT: 0, Action.DOWNLOAD: 0, Action.SKIP: 10},
+        changes=dict.fromkeys(Change, 0),
+        reasons={},
+        orphans=0,
+        first=(),
+        changed=(),
+        orphaned=(),
+    )
+    with os.fdopen(theirs) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        assert commands._confirm(narrowed(plan, 10, Tried()))
+    os.close(ours)
+    assert capsys.readouterr().err.startswith("Submit 10 of 90 jobs to fal? They will be billed.")
 
 
 @pytest.mark.parametrize(

@@ -125,4 +125,5 @@ def test_a_plan_as_json_counts_every_action_and_change() -> None:
             "trouble": "",
         },
         "warnings": [{"file": "m.yaml", "line": 3, "column": 1, "what": "odd", "hint": "do this"}],
+        "canary": None,
     }
