@@ -12,7 +12,8 @@ import pytest
 from falbatch.adapters.localfiles import TICK_NS
 from falbatch.api import planning
 from falbatch.api.again import RetryChoice
-from falbatch.api.running import RunOptions, arun
+from falbatch.api.options import RunOptions
+from falbatch.api.running import arun
 from falbatch.errors import ExitCode, UsageError
 from tests.cli.conftest import Shell
 from tests.sandbox_process import SandboxProcess

@@ -12,8 +12,10 @@ import pytest
 
 from falbatch.cli import commands
 from falbatch.core.canary import Tried, narrowed
+from falbatch.core.money import NANO
 from falbatch.core.page import policy
 from falbatch.core.plan import Action, Change, Plan
+from falbatch.core.pricing import Certainty, Cost, EndpointCost
 from tests.pages import page_in
 
 if TYPE_CHECKING:
@@ -276,12 +278,14 @@ def test_who_is_asked_is_asked_about_the_few(
         first=(),
         changed=(),
         orphaned=(),
+        cost=Cost((EndpointCost("a/b", 90, 90.0, "image", NANO, 1.0, 90 * NANO, None, None, Certainty.EXACT, ""),)),
     )
     with os.fdopen(theirs) as terminal:
         monkeypatch.setattr("sys.stdin", terminal)
-        assert commands._confirm(narrowed(plan, 10, Tried()))
+        assert commands._Display(is_json=False).confirm(narrowed(plan, 10, Tried()))
     os.close(ours)
-    assert capsys.readouterr().err.startswith("Submit 10 of 90 jobs to fal? They will be billed.")
+    said = capsys.readouterr().err
+    assert said.endswith("Submit 10 of 90 jobs to fal for about $10.00? They will be billed. [y/N] ")
 
 
 @pytest.mark.parametrize(

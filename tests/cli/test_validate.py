@@ -49,7 +49,7 @@ SAID = [
     (12, 'input.enable_safety_checker must be true or false, not the text "yes"', "write true, without quotes"),
     (13, 'input.acceleration must be one of "none", "regular", "high", not 5', "write one of those"),
     (14, "input.sync_mode must be true or false, not a mapping", "write true or false"),
-    (15, 'unknown key "flaged" in output', "known: dir, name, sidecar"),
+    (15, 'unknown key "flaged" in output', 'did you mean "flagged"?'),
 ]
 GOOD = """\
 version: 1
