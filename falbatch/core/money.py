@@ -53,6 +53,10 @@ class Price:
         return min(COST_MOST, int((Decimal(str(units)) * self.nano_per_unit).to_integral_value(ROUND_CEILING)))
 
 
+FIXED_AFTER: Final = 2
+"""Equal bills that show that all are equal: of rates that differ, hardly two are the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Learned:
     """What jobs of one variant were billed, per unit of their size."""
@@ -78,9 +82,16 @@ class Learned:
 
     @property
     def bound(self) -> float:
-        """What the next job is very unlikely to be billed more than: the dearest so far, and the more the rates
-        differ and the fewer are known, the more above it."""
+        """What the next job is unlikely to be billed more than: the dearest so far, and the more the rates differ, the
+        more above it."""
         return self.most + 2 * (self.deviation or 0.0) / sqrt(max(1, self.seen))
+
+    @property
+    def wary_bound(self) -> float:
+        """The same where nothing but bills tells a rate: of any rates, one in n + 1 is above the n before it. Rates
+        that are all alike are a fixed one."""
+        is_fixed = self.seen >= FIXED_AFTER and not self.deviation
+        return self.most if is_fixed else max(self.bound, self.most * (1 + 1 / max(1, self.seen)))
 
     def after(self, rate: float) -> Learned:
         """After one more job."""
@@ -113,7 +124,7 @@ class Tariff:
         """What to reserve for a job, in nano-dollars."""
         known = self.known(size) or max(self.learned.values(), key=lambda one: one.most, default=Learned(most=1.0))
         if size.sure is Sure.PROPORTIONAL:
-            return self.price.of(size.units * known.bound)
+            return self.price.of(size.units * (known.wary_bound if known.seen else known.most))
         # A job that was billed less than its input says is no promise that the next one will be.
         return self.price.of(size.units * (known.bound if known.most > 1.0 else 1.0))
 
