@@ -89,8 +89,8 @@ class Learned:
     @property
     def wary_bound(self) -> float:
         """The same where nothing but bills tells a rate: of any rates, one in n + 1 is above the n before it. Rates
-        that are all alike are a fixed one."""
-        is_fixed = self.seen >= FIXED_AFTER and not self.deviation
+        that are all alike are a fixed one; a single one is, if it is just what was asked for."""
+        is_fixed = not self.deviation and (self.seen >= FIXED_AFTER or self.most == 1.0)
         return self.most if is_fixed else max(self.bound, self.most * (1 + 1 / max(1, self.seen)))
 
     def after(self, rate: float) -> Learned:

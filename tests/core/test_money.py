@@ -93,6 +93,7 @@ def test_a_tariff_learns_how_many_units_a_size_is_billed() -> None:
     learned = learned.after(size, 6.0)
     assert learned.expected(size) == 60
     assert learned.expected(Size(8.0, Sure.PROPORTIONAL)) == 120
+    assert new.after(size, 4.0).expected(size) == 40, "just what was asked for"
 
 
 def test_where_only_running_jobs_tells_what_they_cost_few_run_until_some_have() -> None:
