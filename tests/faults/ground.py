@@ -185,11 +185,12 @@ class Ground:
         self.before = self.around()
 
     def around(self) -> dict[str, str]:
-        """Every file, folder and link outside the output folder, with what is in it."""
+        """Every file, folder and link outside the output folder and the user's cache, with what is in it."""
+        ours = (self.out, self.top / "cache")
         return {
             str(place): hashlib.sha256(place.read_bytes()).hexdigest() if place.is_file() else "folder"
             for place in sorted(self.top.rglob("*"))
-            if place != self.out and self.out not in place.parents
+            if not any(place == one or one in place.parents for one in ours)
         }
 
     def environment(self, changes: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -198,6 +199,7 @@ class Ground:
         ours = {
             "FALBATCH_ORIGIN": self.sandbox.origin,
             "FAL_KEY": KEY,
+            "FALBATCH_CACHE": str(self.top / "cache"),
             "HOME": str(self.top / "home"),
             "TMPDIR": str(self.top / "temporary"),
         }
