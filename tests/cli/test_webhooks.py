@@ -182,7 +182,7 @@ def submit_elsewhere(sandbox: SandboxProcess, webhook: str) -> str:
 
 def test_after_a_kill_the_same_command_goes_on_and_late_webhooks_count(called: Called) -> None:
     """The third submit's answer was here and not on record, and fal's list is closed: only its webhook tells."""
-    called.jobs(6)
+    called.jobs(6, "limits: {in_flight: 1}\n")  # nothing else is on its way when it dies
     called.shell.sandbox.add_faults([NO_LIST])
     killed = called.run(**{VARIABLE: "submit.answered#3"})
     assert killed.code == -9
