@@ -60,7 +60,12 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "tqdm": ("falbatch/adapters/progress.py",),
     "tenacity": ("falbatch/engine/repeat.py",),
     "yaml": ("falbatch/core/yamltext.py", "falbatch/sandbox/scenario.py", "falbatch/sandbox/plainyaml.py"),
-    "jinja2": ("falbatch/core/template.py", "falbatch/core/lookups.py", "falbatch/core/page.py"),
+    "jinja2": (
+        "falbatch/core/template.py",
+        "falbatch/core/filters.py",
+        "falbatch/core/lookups.py",
+        "falbatch/core/page.py",
+    ),
     "httpx": ("falbatch/fal/httpx_carrier.py",),
     "httpx_aiohttp": ("falbatch/fal/httpx_carrier.py",),
     "aiohttp": (

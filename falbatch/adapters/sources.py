@@ -1,8 +1,9 @@
 """Reading the rows that a manifest names: files of several formats, and file names by pattern. Lazily.
 
 Text is UTF-8, with or without a byte order mark. Each mistake names its file and line. CSV and TSV: the first
-line names the columns (space around a name does not count), each line has as many cells as there are columns,
-a cell is text and an empty one is "". JSONL: numbers stay exact. Blank lines are skipped everywhere.
+line names the columns (space around a name does not count; semicolons do in CSV for commas where there is none), each
+line has as many cells as there are columns, a cell is text and an empty one is "". JSONL: numbers stay exact. Blank
+lines are skipped everywhere.
 """
 
 from __future__ import annotations
@@ -145,8 +146,7 @@ def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
 
 def _csv_rows(file: BinaryIO, source: FileRows) -> Iterator[Row]:
     name = source.file
-    delimiter = "\t" if source.format is RowFormat.TSV else ","
-    reader = csv.reader((line for _, line in _lines(file, name)), delimiter=delimiter, strict=True)
+    reader = csv.reader((line for _, line in _lines(file, name)), delimiter=_delimiter(file, source), strict=True)
     columns: list[str] = []
     while True:
         line = reader.line_num + 1
@@ -167,6 +167,15 @@ def _csv_rows(file: BinaryIO, source: FileRows) -> Iterator[Row]:
             yield Row(dict(zip(columns, cells, strict=True)), name, line)
 
 
+def _delimiter(file: BinaryIO, source: FileRows) -> str:
+    """By the format; a CSV file whose first line has semicolons and no comma is one of Excel's in half of Europe."""
+    if source.format is RowFormat.TSV:
+        return "\t"
+    first = file.readline(_MAX_LINE_BYTES)
+    file.seek(0)
+    return ";" if b";" in first and b"," not in first else ","
+
+
 def _columns(cells: list[str], name: str, line: int, kind: RowFormat) -> list[str]:
     columns = [cell.strip() for cell in cells]
     for number, column in enumerate(columns, 1):
@@ -174,10 +183,13 @@ def _columns(cells: list[str], name: str, line: int, kind: RowFormat) -> list[st
             raise _bad(name, line, f"column {number} has no name", "the first line must name every column")
         if column in columns[: number - 1]:
             raise _bad(name, line, f'two columns are named "{column}"', "rename one")
-    other = ";" if kind is RowFormat.CSV else ","
-    if len(columns) == 1 and (other in columns[0] or "\t" in columns[0]):
-        what = f"{kind.upper()} columns are separated by {'commas' if other == ';' else 'tabs'}; this line has none"
-        raise _bad(name, line, what, "save the file with that separator, or give rows.format")
+    other = "\t" if kind is RowFormat.CSV else ","
+    if len(columns) == 1 and other in columns[0]:
+        is_csv = kind is RowFormat.CSV
+        what = f"{kind.upper()} columns are separated by {'commas' if is_csv else 'tabs'}; this line has none"
+        raise _bad(
+            name, line, what, f"save the file with that separator, or write format: {'tsv' if is_csv else 'csv'}"
+        )
     return columns
 
 

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from falbatch.api import connect
+from falbatch.api.offline import user_cache
+from falbatch.api.one_call import check_call
+from falbatch.api.preflight import FILE_STANDS
 from falbatch.api.windows import KEY_ADVICE, origin_of
 from falbatch.client.asking import seconds_of
 from falbatch.client.asynchronous import AsyncClient
@@ -21,9 +24,11 @@ from falbatch.client.errors import LOST_RUN, FalClientError, FalClientHTTPError,
 from falbatch.core.artifacts import artifact_path, find_files, part_path
 from falbatch.core.inline import with_file_objects
 from falbatch.errors import CredentialsError, FalUnreachable, HttpError, OutputError, UsageError, WireError
+from falbatch.fal.catalogue import CatalogueClient
 from falbatch.fal.endpoint import EndpointId
 from falbatch.fal.lifecycle import StorageSettings
 from falbatch.fal.realtime import pack
+from falbatch.fal.transport import Transport, TransportSettings
 from falbatch.fal.wire import is_request_id
 
 if TYPE_CHECKING:
@@ -65,6 +70,8 @@ class CallOptions:
     """Folder for the result's files; None fetches none."""
     key_file: Path | None = None
     is_sandbox: bool = False
+    validates: bool = True
+    """Check the input against the endpoint's schema first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,8 @@ class CallListener:
     on_update: Callable[[Status], None]
     on_event: Callable[[Any], None]
     """Each event of a stream."""
+    on_warning: Callable[[str], None]
+    """What is worth knowing about the input, and stops nothing."""
     on_output: Callable[[Any], None]
     """The model's output, once, before its files are fetched: it is paid for, and they may fail."""
 
@@ -87,6 +96,9 @@ async def call(options: CallOptions, listen: CallListener) -> tuple[str, ...]:
     """
     _check(options)
     async with _client(options.key_file, is_sandbox=options.is_sandbox) as (client, target):
+        if options.validates and not options.request_id:
+            for warning in await _checked(target, options):
+                listen.on_warning(warning)
         given = options.input
         for place, path in options.files.items():
             given = put(given, place, await _uploaded(client, path, None))
@@ -119,6 +131,17 @@ def _check(options: CallOptions) -> None:
                 f"--output {options.output}: this cannot be a folder ({error.strerror})",
                 advice="Nothing was submitted.",
             ) from error
+
+
+async def _checked(target: connect.Target, options: CallOptions) -> list[str]:
+    """What is to be said of the input. Raises `UsageError` where the endpoint will refuse it."""
+    given = options.input
+    for place in options.files:
+        given = put(given, place, FILE_STANDS)
+    cache = user_cache(os.environ, sandbox=options.is_sandbox)
+    async with Transport(settings=TransportSettings()) as transport:
+        catalogue = CatalogueClient(transport, target.hosts, target.credentials)
+        return await check_call(catalogue, cache, options.endpoint, given)
 
 
 def _printable(output: Any) -> Any:

@@ -21,7 +21,7 @@ from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from falbatch.adapters.cache import Cache
     from falbatch.adapters.store.jobs import ManifestJobs
@@ -41,7 +41,7 @@ MODELS_AT_ONCE: Final = 50
 
 NO_SCHEMA: Final = "fal has no schema for it"
 
-_FILE: Final = "https://file.invalid/file"
+FILE_STANDS: Final = "https://file.invalid/file"
 """Stands for the URL of a file that is not uploaded yet."""
 
 
@@ -189,19 +189,43 @@ def look_over(
                 notes.append(_note(manifest, f"{endpoint}: inputs are not checked: its schema cannot be used: {error}"))
     findings = Findings(manifest, checks)
     if checks or quote is not None:
-        _pass(findings, quote, jobs.to_submit(connection, again))
+        twins = _pass(findings, quote, jobs.to_submit(connection, again))
+        notes += _twin_notes(manifest, twins)
     return Verdict(findings.errors, (*notes, *findings.warnings))
 
 
-def _pass(findings: Findings, quote: Quote | None, jobs: Iterable[ToSubmit]) -> None:
+@dataclass(slots=True)
+class _Twins:
+    """Jobs that send what another job sends."""
+
+    jobs: int = 0
+    first: ToSubmit | None = None
+
+
+def _pass(findings: Findings, quote: Quote | None, jobs: Iterable[ToSubmit]) -> _Twins:
+    twins = _Twins()
     for job in jobs:
+        if job.replica:
+            twins.jobs += 1
+            twins.first = twins.first or job
         input_json = job.input_json
         if FILE_KEY.encode() in input_json:
-            input_json = with_files(input_json, lambda _mark: _FILE)
+            input_json = with_files(input_json, lambda _mark: FILE_STANDS)
         given = parse_json(input_json)
         findings.look(job.endpoint, given, job.seq, job.origin)
         if quote is not None:
             quote.add(job.endpoint, given)
+    return twins
+
+
+def _twin_notes(manifest: Manifest, twins: _Twins) -> Iterator[Problem]:
+    """Braces that were forgotten, or an axis that nothing uses, cost as much as they multiply. `repeat` means it."""
+    if twins.first is None or manifest.repeat > 1:
+        return
+    count = "1 job sends" if twins.jobs == 1 else f"{twins.jobs:,} jobs send"
+    what = f"{count} what another job sends, and each is paid for [job {twins.first.seq + 1:,} ({twins.first.origin})]"
+    hint = "if that is not meant, look for a template without {{ }}, equal rows, or an axis that nothing uses"
+    yield Problem(manifest.source, *manifest.line_of(("input",)), what, hint)
 
 
 def _notes(manifest: Manifest, endpoint: str, facts: Facts, *, validates: bool) -> list[Problem]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from falbatch.api.offline import user_cache
+from falbatch.api.one_call import check_call
 from falbatch.api.pricing import NEEDED_S, Asked, PriceBook, ask_estimates, ask_prices, tariffs_of
 from falbatch.api.windows import Windows, as_told, open_windows
 from falbatch.core.fields import input_defaults
@@ -43,6 +44,8 @@ class PriceList:
     endpoints: tuple[EndpointPrice, ...]
     trouble: str = ""
     """Why some of it was heard earlier; "" when all is fal's answer of now."""
+    warnings: tuple[str, ...] = ()
+    """What is worth knowing about the call that was asked about."""
 
 
 async def prices(
@@ -51,10 +54,12 @@ async def prices(
     *,
     key_file: Path | None = None,
     is_sandbox: bool = False,
+    validates: bool = True,
 ) -> PriceList:
     """What `endpoints` cost, and what a call with the input `given` would. What fal said before serves when it cannot
-    be asked. Raises `FalbatchError`."""
-    book = PriceBook(None, user_cache(os.environ, sandbox=is_sandbox), {})
+    be asked. Raises `FalbatchError`; with `validates` for a call that an endpoint will refuse."""
+    cache = user_cache(os.environ, sandbox=is_sandbox)
+    book = PriceBook(None, cache, {})
     known = book.known(endpoints)
     async with open_windows(key_file, is_sandbox=is_sandbox) as fal:
         asked = Asked({})
@@ -64,9 +69,15 @@ async def prices(
         found = {**known, **asked.prices}
         if missing := [endpoint for endpoint in endpoints if endpoint not in found]:
             raise fal.no_key or await _no_price(fal, missing, asked)
+        warnings = []
+        if given is not None and validates:
+            for endpoint in endpoints:
+                warnings += await check_call(fal.catalogue, cache, endpoint, given, is_whole=False)
         why = fal.no_key or asked.error
         trouble = "" if why is None else f"{why}: this is what fal said before"
-        return PriceList(tuple([await _priced(fal, book, found[one], one, given) for one in endpoints]), trouble)
+        return PriceList(
+            tuple([await _priced(fal, book, found[one], one, given) for one in endpoints]), trouble, tuple(warnings)
+        )
 
 
 async def _no_price(fal: Windows, missing: Sequence[str], asked: Asked) -> FalbatchError:

@@ -66,7 +66,7 @@ def do_export(options: argparse.Namespace) -> int:
     def records() -> Iterator[dict[str, Any]]:
         return batch.export(options.manifest, output=options.output, states=states)
 
-    is_csv = (options.format or ("csv" if str(options.to or "").endswith(".csv") else "jsonl")) == "csv"
+    is_csv = (options.format or ("csv" if str(options.to or "").lower().endswith(".csv") else "jsonl")) == "csv"
     with _destination(options.to) as stream:
         count = _write_csv(stream, records) if is_csv else _write_jsonl(stream, records())
     print(f"{count:,} jobs exported", file=sys.stderr)

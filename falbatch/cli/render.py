@@ -207,7 +207,7 @@ def _span(seconds: float | None) -> str:
 
 def _tally_lines(tally: RunTally) -> Iterator[str]:
     if tally.rerolls:
-        yield f"  {tally.rerolls:,} flagged results rolled again with another seed"
+        yield f"  {tally.rerolls:,} flagged results run again (re-rolled)"
     if tally.uploads:
         yield f"  {tally.uploads:,} files of inputs uploaded ({in_bytes(tally.uploaded_bytes)})"
     if tally.callbacks or tally.callbacks_refused:

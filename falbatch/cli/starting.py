@@ -37,7 +37,10 @@ def do_init(options: argparse.Namespace) -> int:
     else:
         print(file)
         count = "one job" if made.jobs == 1 else f"{made.jobs} jobs"
-        print(f"makes {count} as it stands; next: falbatch plan {file}", file=sys.stderr)
+        print(
+            f"makes {count} as it stands; next: falbatch plan {file}{' --sandbox' if options.sandbox else ''}",
+            file=sys.stderr,
+        )
     return int(ExitCode.OK)
 
 

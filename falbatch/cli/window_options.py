@@ -27,6 +27,12 @@ def _place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
 
 
+def _validation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-validate", action="store_true", help="do not check the input against the endpoint's own schema"
+    )
+
+
 def _key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key-file", metavar="FILE", type=Path, help="read the fal key from FILE (otherwise FAL_KEY, then a login)"
@@ -92,6 +98,7 @@ def _call(commands: Any, command: Make) -> None:
     )
     parser.add_argument("--output", metavar="DIR", type=Path, help="download the result's files into this folder")
     _key(parser)
+    _validation(parser)
     _place(parser)
 
 
@@ -159,4 +166,5 @@ def _price(commands: Any, command: Make) -> None:
         "fields", metavar="NAME=VALUE", nargs="*", help="fields of an input, as for `call`: what would that call cost?"
     )
     _key(parser)
+    _validation(parser)
     _place(parser)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from falbatch.api import calling, price_window, windows
+from falbatch.api.preflight import FILE_STANDS
 from falbatch.api.starting import manifest_schema
 from falbatch.cli.costs import cost_words, day_of, how
 from falbatch.core.money import NANO, in_dollars
@@ -50,6 +51,7 @@ def do_call(options: argparse.Namespace) -> int:
         output=options.output,
         key_file=options.key_file,
         is_sandbox=options.sandbox,
+        validates=not options.no_validate,
     )
     teller = _Teller(options.endpoint)
 
@@ -58,7 +60,7 @@ def do_call(options: argparse.Namespace) -> int:
             print(_line(output) if options.json else shown(output), flush=True)
 
     listen = calling.CallListener(
-        teller.accepted, teller.updated, lambda event: print(_line(event), flush=True), on_output
+        teller.accepted, teller.updated, lambda event: print(_line(event), flush=True), _warn, on_output
     )
     try:
         files = anyio.run(lambda: calling.call(asked, listen))
@@ -69,6 +71,10 @@ def do_call(options: argparse.Namespace) -> int:
     for path in files:
         print(options.output / path, file=sys.stderr)
     return int(ExitCode.OK)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _way(options: argparse.Namespace) -> calling.Way:
@@ -241,15 +247,18 @@ def do_price(options: argparse.Namespace) -> int:
     """`falbatch price`."""
     given, files = read_input(None, options.fields)
     for place in files:  # never uploaded: only that something is there may matter
-        given = calling.put(given, place, "file")
+        given = calling.put(given, place, FILE_STANDS)
     found = anyio.run(
         lambda: price_window.prices(
             options.endpoints,
             given if options.fields else None,
             key_file=options.key_file,
             is_sandbox=options.sandbox,
+            validates=not options.no_validate,
         )
     )
+    for warning in found.warnings:
+        _warn(warning)
     for one in found.endpoints:
         if options.json:
             print(_line(_price_json(one)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core.checking import BOUNDS, kinds, printable
@@ -43,7 +44,7 @@ def _known(names: Sequence[str]) -> str:
 
 def _expression(template: str) -> str:
     """What stands in a template that is one expression; "" for any other."""
-    text = template.strip()
+    text = template
     inner = text[2:-2].strip()
     return inner if text.startswith("{{") and text.endswith("}}") and "{{" not in inner and "}}" not in inner else ""
 
@@ -63,7 +64,9 @@ def _right_kind(fault: InputFault, template: str) -> str:
         if not _is_number(value, whole=wanted == "integer"):
             return ""
         if expression:
-            return f'write "{{{{ {expression} | {_FILTERS[wanted]} }}}}"'
+            return _as_number(expression, _FILTERS[wanted])
+        if template.strip() != template:
+            return "take the blanks around {{ … }} away: a template that is one expression keeps its type"
         return (
             f"write {value.strip()}, without quotes"
             if not template
@@ -75,7 +78,7 @@ def _right_kind(fault: InputFault, template: str) -> str:
         and value.strip().lower() in {"true", "false", "yes", "no", "1", "0"}
     ):
         if expression:
-            return f"write \"{{{{ {expression} | lower in ['true', 'yes', '1'] }}}}\""
+            return f'write "{{{{ {expression} | bool }}}}"'
         return f"write {'true' if value.strip().lower() in {'true', 'yes', '1'} else 'false'}, without quotes"
     if wanted == "string" and isinstance(value, int | float):
         return f'write "{{{{ {expression} | string }}}}"' if expression else f'write "{shown(value)}", with quotes'
@@ -84,6 +87,17 @@ def _right_kind(fault: InputFault, template: str) -> str:
     if wanted == "array" and not isinstance(value, dict):
         return f"write [{shown(template or value)}]"
     return ""
+
+
+def _as_number(expression: str, word: str) -> str:
+    """A template that reckons with text first makes other text of it."""
+    if _PLAIN.fullmatch(expression):
+        return f'write "{{{{ {expression} | {word} }}}}"'
+    return f"cells are text: put ( … | {word}) around each of them, as in (row.steps | {word}) * 2"
+
+
+_PLAIN: Final = re.compile(r"[\w.]+(\[[^\[\]]*\])?( *\| *[\w]+(\([^()]*\))?)*")
+"""A name, its entry, filters: what a further filter may follow."""
 
 
 def _is_number(text: str, *, whole: bool) -> bool:

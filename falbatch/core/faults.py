@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from falbatch.core.problems import nearest_or_list
+from falbatch.core.problems import nearest, nearest_or_list
 
 
 class Omit(enum.Enum):
@@ -39,6 +39,35 @@ class TemplateError(Exception):
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.what)
         self.fault = fault
+
+
+def odd(error: Exception) -> Fault:
+    """What Python says of an expression, mostly that text is no number."""
+    is_of_text = isinstance(error, TypeError) and "str" in str(error)
+    hint = "cells of CSV files are text: write (row.steps | int) to reckon with one" if is_of_text else ""
+    return Fault(str(error) or type(error).__name__, hint, cause=type(error).__name__)
+
+
+def name_hint(name: str, known: frozenset[str]) -> str:
+    """What may be meant by a name that does not exist among those that do."""
+    if name == "row":
+        return "the manifest has no rows"
+    meant = known - {"omit"}
+    if near := nearest(name, meant):
+        return near
+    # Whoever forgot that columns are the row's has a column in mind.
+    column = f"a column of the rows is row.{name}; " if "row" in known else ""
+    return column + nearest_or_list(name, meant)
+
+
+def syntax_hint(message: str) -> str:
+    """What is mostly meant by what Jinja stumbles over; `message` is Jinja's."""
+    _, is_there, got = message.partition(", got ")
+    if not is_there:
+        return ""
+    if got == "'='":
+        return "two things are compared with =="
+    return 'a column with blanks in its name is row["the name"]' if got[1:-1].isidentifier() else ""
 
 
 def missing_name(name: str) -> Fault:

@@ -116,7 +116,8 @@ class InputTemplate:
         """An empty prompt is paid for like any other, and is hardly ever meant."""
         already = any(path == self._prompt for path, _ in faults)
         if self._prompt and not already and (prompt is None or (isinstance(prompt, str) and not prompt.strip())):
-            hint = "filter such rows with rows.where, or write {{ … or omit }} to send no prompt"
+            hint = "leave such rows out: rows: {file: …, where: \"row.prompt != ''\"}; or, where the model needs none,"
+            hint += " write {{ … or omit }}"
             faults.append((self._prompt, Fault("the prompt is empty here", hint)))
 
 

@@ -113,8 +113,8 @@ class RetrySpec(Section):
         float, Field(gt=0, le=3600), Expected("a number of seconds above 0, at most 3600")
     ] = 60.0
     """Longest wait in seconds before any try."""
-    budget: Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1 (a share of all calls)")] = 0.2
-    """Share of all calls that may be repetitions, over the whole batch."""
+    budget: Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1 (a share of the submitted jobs)")] = 0.2
+    """Further attempts of a run: ten, and this share of the jobs that it submits. 0: none at all."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

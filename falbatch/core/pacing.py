@@ -168,5 +168,5 @@ class RetryBudget:
 
     @property
     def has_room(self) -> bool:
-        """May one more further attempt be made?"""
-        return self.retried < RETRY_FLOOR + self.ratio * self.submitted
+        """May one more further attempt be made? With a ratio of 0 none ever."""
+        return self.ratio > 0 and self.retried < RETRY_FLOOR + self.ratio * self.submitted

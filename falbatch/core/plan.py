@@ -109,6 +109,8 @@ class ToSubmit:
     endpoint: str
     input_json: bytes
     origin: str
+    replica: int
+    """0 for the first of those that are alike."""
 
 
 @dataclass(frozen=True, slots=True)

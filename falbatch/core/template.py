@@ -10,8 +10,6 @@ what is no number unless a default is given; `slug` makes a slug; `tojson` does 
 from __future__ import annotations
 
 import functools
-import json
-import math
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -21,11 +19,21 @@ from jinja2 import defaults, filters, meta, nodes, runtime, sandbox
 from jinja2.exceptions import SecurityError
 from jinja2.utils import missing
 
-from falbatch.core.faults import OMIT, Fault, TemplateError, missing_entry, missing_name, not_text
+from falbatch.core.faults import (
+    OMIT,
+    Fault,
+    TemplateError,
+    missing_entry,
+    missing_name,
+    name_hint,
+    not_text,
+    odd,
+    syntax_hint,
+)
+from falbatch.core.filters import FILTERS
 from falbatch.core.jsonvalue import MAX_TEXT, to_json
 from falbatch.core.lookups import quick
-from falbatch.core.naming import slug
-from falbatch.core.problems import nearest, nearest_or_list, shown
+from falbatch.core.problems import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,40 +152,6 @@ def _format(value: str, *args: Any, **kwargs: Any) -> str:
     return filters.do_format(value, *args, **kwargs)
 
 
-def _int(value: Any, default: Any = missing, base: int = 10) -> int:
-    if default is not missing:
-        return filters.do_int(value, default, base)
-    try:
-        number = int(value, base) if isinstance(value, str) else int(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{shown(value)} is not a whole number") from None
-    if isinstance(value, float) and number != value:
-        raise ValueError(f"{shown(value)} is not a whole number (round it first)")
-    return number
-
-
-def _float(value: Any, default: Any = missing) -> float:
-    if default is not missing:
-        return filters.do_float(value, default)
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{shown(value)} is not a number")
-    return number
-
-
-def _slug(value: Any) -> str:
-    if value is None:
-        raise ValueError("null has no slug; write | default('none', true) | slug")
-    return slug(str(value))
-
-
-def _tojson(value: Any, indent: int | None = None) -> str:
-    return json.dumps(to_json(value), ensure_ascii=False, indent=indent)
-
-
 def _as_text(value: Any) -> Any:
     """Refuse what nobody means to see inside a text; Jinja calls this for each `{{ … }}` of one."""
     if isinstance(value, (str, int, float, jinja2.Undefined)):  # undefined speaks for itself, as text
@@ -190,7 +164,7 @@ def _environment() -> _Environment:
     environment = _Environment(undefined=_Missing, keep_trailing_newline=True, finalize=_as_text)
     padding = {name: _bounded(environment.filters[name]) for name in ("batch", "center", "indent", "slice")}
     environment.filters |= padding
-    environment.filters |= {"format": _format, "int": _int, "float": _float, "slug": _slug, "tojson": _tojson}
+    environment.filters |= {"format": _format, **FILTERS}
     del environment.filters["random"]  # the same manifest must give the same jobs
     environment.globals = {"range": _range, "dict": dict, "namespace": defaults.DEFAULT_NAMESPACE["namespace"]}
     return environment
@@ -265,7 +239,7 @@ class Template:
             case MemoryError() | RecursionError():
                 return Fault("the template needs too much memory")
             case _:
-                return Fault(str(error) or type(error).__name__, cause=type(error).__name__)
+                return odd(error)
 
     def _culprit(self, context: dict[str, Any]) -> str:
         """The expression of this text that is no text, or "" if it stands inside a loop or condition."""
@@ -345,7 +319,9 @@ def check(source: str, known: frozenset[str]) -> list[Fault]:
         if not faults:
             Template(source)
     except jinja2.TemplateSyntaxError as error:
-        return [Fault(f"the template is not valid: {error.message}", line=error.lineno)]
+        return [
+            Fault(f"the template is not valid: {error.message}", syntax_hint(error.message or ""), line=error.lineno)
+        ]
     except (RecursionError, MemoryError, SyntaxError, ValueError):  # nested, or numbers written, without end
         return [Fault("the template is too deeply nested, or holds a number of too many digits")]
     return faults
@@ -388,5 +364,4 @@ def _unknown_names(tree: nodes.Template, known: frozenset[str]) -> Iterator[Faul
     undeclared = meta.find_undeclared_variables(tree) - known - set(global_names())
     for name in sorted(undeclared):
         lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == name]
-        hint = "the manifest has no rows" if name == "row" else nearest_or_list(name, known)
-        yield Fault(f"{name} does not exist", hint, min(lines, default=1))
+        yield Fault(f"{name} does not exist", name_hint(name, known), min(lines, default=1))

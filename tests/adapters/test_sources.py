@@ -163,7 +163,8 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
         ("a.csv", 'id,name\n1,"a\nb"\n2,b,c\n', "a.csv:4: 3 cells where the header has 2 columns"),
         ("a.csv", "id,id\n1,2\n", 'a.csv:1: two columns are named "id"'),
         ("a.csv", "id,,x\n1,2,3\n", "a.csv:1: column 2 has no name"),
-        ("a.csv", "id;name\n1;2\n", "a.csv:1: CSV columns are separated by commas"),
+        ("a.csv", "id\tname\n1\t2\n", "a.csv:1: CSV columns are separated by commas"),
+        ("a.csv", "id;name\n1;2;3\n", "a.csv:2: 3 cells where the header has 2 columns"),
         ("a.tsv", "id,name\n1,2\n", "a.tsv:1: TSV columns are separated by tabs"),
         ("a.csv", 'id\n"a\n', "a.csv:2: not valid CSV: unexpected end of data"),
         ("a.csv", 'id\n"a"b\n', "a.csv:2: not valid CSV"),
@@ -220,3 +221,10 @@ def test_the_files_that_rows_come_from_are_known(tmp_path: Path) -> None:
     assert source_files(_manifest("data/a.csv"), base=tmp_path) == [tmp_path / "data/a.csv"]
     assert source_files(_manifest('{glob: "*.png"}'), base=tmp_path) == [tmp_path / "a.png", tmp_path / "b.png"]
     assert source_files(_manifest("[1]"), base=tmp_path) == []
+
+
+def test_semicolons_part_cells_where_the_header_has_no_comma(tmp_path: Path) -> None:
+    assert _file(tmp_path, "a.csv", '\ufeffid;name;note\n1;"Ann; the first";"a,b"\n2;Bo;c\n') == [
+        ({"id": "1", "name": "Ann; the first", "note": "a,b"}, 2),
+        ({"id": "2", "name": "Bo", "note": "c"}, 3),
+    ]

@@ -89,10 +89,23 @@ def test_a_file_is_uploaded_and_its_url_is_the_input(shell: Shell) -> None:
 
 
 def test_a_failed_call_says_why_and_ends_with_3(shell: Shell) -> None:
-    ran = shell.falbatch("call", SCHNELL, "prompt=x", "num_images=99")
+    ran = shell.falbatch("call", SCHNELL, "prompt=x", "num_images=99", "--no-validate")
     assert (ran.code, ran.out) == (3, "")
     assert "body.num_images" in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_a_call_that_fal_would_refuse_is_not_made(shell: Shell) -> None:
+    ran = shell.falbatch("call", SCHNELL, "promt=x", "num_images=99")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{SCHNELL}: num_images must be at most 4, not 99 (write 4)" in ran.err
+    assert f'{SCHNELL}: prompt is missing (is it "promt"?)' in ran.err
+    assert "Nothing was submitted" in ran.err
+    assert shell.sandbox.ledger()["count"] == 0
+    warned = shell.falbatch("call", SCHNELL, "prompt=x", "sed=4", "image_size=square")
+    assert warned.code == 0
+    assert "warning: " in warned.err
+    assert 'did you mean "seed"?' in warned.err
 
 
 @pytest.mark.parametrize(

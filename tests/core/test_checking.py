@@ -65,7 +65,7 @@ BAD = [
     ({"steps": 99}, "steps", "must be at most 50, not 99", "write 50", "the nearest is 50"),
     ({"scale": 0}, "scale", "must be above 0, not 0", "write a number that is above 0", ""),
     ({"scale": "3.5"}, "scale", 'must be a number, not the text "3.5"', "write 3.5, without", "row.x | float"),
-    ({"safe": "yes"}, "safe", 'must be true or false, not the text "yes"', "write true, without", "row.x | lower in"),
+    ({"safe": "yes"}, "safe", 'must be true or false, not the text "yes"', "write true, without", "row.x | bool"),
     ({"safe": "no"}, "safe", 'must be true or false, not the text "no"', "write false, without", ""),
     ({"duration": 5}, "duration", 'must be one of "5", "10", not 5', 'write "5", with quotes', "row.x | string"),
     ({"duration": "7"}, "duration", 'must be one of "5", "10", not the text "7"', "write one of those", ""),

@@ -308,7 +308,7 @@ output: {name: "{{ ro.value }}"}
 """
     assert [problem.split(": ", 1)[1] for problem in _problems(text)] == [
         'endpoint: modle does not exist (did you mean "model"?)',
-        "rows.where: limt does not exist (known: row)",
+        "rows.where: limt does not exist (a column of the rows is row.limt; known: row)",
         'output.name: ro does not exist (did you mean "row"?)',
     ]
 

@@ -201,12 +201,17 @@ def test_two_slots_are_never_closer_than_the_rate_allows(per_s: float, gaps_s: l
 
 
 def test_a_small_batch_may_always_retry_a_little() -> None:
-    budget = RetryBudget(ratio=0.0)
+    budget = RetryBudget(ratio=0.001)
     granted = 0
     while budget.has_room:
         budget = budget.after_retry()
         granted += 1
     assert granted == RETRY_FLOOR
+
+
+def test_a_ratio_of_nothing_allows_nothing() -> None:
+    assert not RetryBudget(ratio=0.0).has_room
+    assert not RetryBudget(ratio=0.0, submitted=10_000).has_room
 
 
 @given(st.floats(min_value=0, max_value=1), st.lists(st.booleans(), max_size=200))

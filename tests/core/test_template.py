@@ -200,3 +200,17 @@ def test_conditions_are_one_expression_with_or_without_braces() -> None:
     assert check_condition("{{ row.x }} y", known)
     assert check_condition("row.x }} {{ row.y", known)
     assert check_condition("colour", known)[0].what == "colour does not exist"
+
+
+@pytest.mark.parametrize(
+    ("value", "made"),
+    [("true", True), (" YES ", True), ("1", True), (1, True), (True, True), ("off", False), ("No", False), (0, False)],
+)
+def test_bool_reads_the_words_for_true_and_false(value: Any, made: bool) -> None:
+    assert Template("{{ x | bool }}").render({**global_names(), "x": value}) is made
+
+
+@pytest.mark.parametrize("value", ["maybe", "", "2", 2, 0.5, None, [], "t"])
+def test_bool_refuses_what_is_neither(value: Any) -> None:
+    with pytest.raises(TemplateError, match="neither true nor false"):
+        Template("{{ x | bool }}").render({**global_names(), "x": value})

@@ -152,10 +152,14 @@ async def test_failures_and_rerolls_share_the_attempts() -> None:
 
 
 async def test_the_batchs_budget_bounds_rerolls() -> None:
-    run = Run(jobs=RETRY_FLOOR + 5, settings=settings_with(flagged=FlagPolicy.REROLL, retry_ratio=0.0))
+    run = Run(jobs=RETRY_FLOOR + 5, settings=settings_with(flagged=FlagPolicy.REROLL, retry_ratio=1e-9))
     results(run, then=NSFW)
     await run.run()
-    assert len(run.queue.submits) == 2 * RETRY_FLOOR + 5
+    assert len(run.queue.submits) == 2 * RETRY_FLOOR + 6
+    none = Run(jobs=5, settings=settings_with(flagged=FlagPolicy.REROLL, retry_ratio=0.0))
+    results(none, then=NSFW)
+    await none.run()
+    assert len(none.queue.submits) == 5
     assert {"retry.budget is used up" in message for _, message in failed_by(run)} == {True}
 
 

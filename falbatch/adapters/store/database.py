@@ -71,8 +71,8 @@ def open_reader(path: Path, *, is_checked: bool = False) -> sqlite3.Connection:
         raise _damaged(path, f"it is {'empty' if path.exists() else 'gone'}, beside it is {left}")
     if not path.is_file():
         raise StateError(
-            f"{path}: there is no state file",
-            advice="Give the manifest or the output folder of a batch that has run.",
+            f"{path}: there is no state file, so nothing of this batch has run",
+            advice="`falbatch run` begins it; --output names another folder.",
         )
     with translated(path):
         connection = _connect(path, "ro")

@@ -148,8 +148,8 @@ def to_submit(connection: sqlite3.Connection, again: Again) -> Iterator[ToSubmit
     """The manifest's jobs that are to be submitted, each once."""
     note_again(connection, again)
     for row in connection.execute(
-        "SELECT seq, endpoint, input, origin FROM jobs WHERE state = 'planned' AND seq IS NOT NULL UNION ALL"
-        " SELECT j.seq, j.endpoint, j.input, j.origin FROM temp.again a CROSS JOIN jobs j ON j.id = a.job_id"
+        "SELECT seq, endpoint, input, origin, replica FROM jobs WHERE state = 'planned' AND seq IS NOT NULL UNION ALL"
+        " SELECT j.seq, j.endpoint, j.input, j.origin, j.replica FROM temp.again a CROSS JOIN jobs j ON j.id = a.job_id"
         " WHERE NOT a.is_files AND j.seq IS NOT NULL AND j.state <> 'planned'"
     ):
         yield ToSubmit(*row)

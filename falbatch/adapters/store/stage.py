@@ -235,7 +235,7 @@ def to_submit(connection: sqlite3.Connection, again: Again) -> Iterator[ToSubmit
     """The staged jobs that are to be submitted, in the manifest's order."""
     note_again(connection, again)
     for row in connection.execute(
-        "SELECT s.seq, s.endpoint, s.input, s.origin FROM stage s LEFT JOIN jobs j ON j.key = s.key"
+        "SELECT s.seq, s.endpoint, s.input, s.origin, s.replica FROM stage s LEFT JOIN jobs j ON j.key = s.key"
         " WHERE j.id IS NULL OR j.state = 'planned' OR j.id IN (SELECT job_id FROM temp.again WHERE NOT is_files)"
         " ORDER BY s.seq"
     ):
