@@ -247,3 +247,13 @@ def test_the_built_in_sandbox_has_schemas_too(shell: Shell) -> None:
         ran = shell.falbatch(command, "small.yaml", "--sandbox")
         assert ran.code == 2
         assert "must be at most 12, not 99" in ran.err
+
+
+def test_jobs_that_send_the_same_are_named_unless_it_is_meant(shell: Shell) -> None:
+    shell.write("small.yaml", GOOD.replace("kite {{ n }}", "kite").replace("STEPS", "2").replace("[1, 2]", "[1, 2, 3]"))
+    said = "2 jobs send what another job sends, and each is paid for [job 2 (n=2)]"
+    assert said in shell.falbatch("plan", "small.yaml").out
+    assert said in shell.falbatch("run", "small.yaml", "--limit", "3").err
+    assert "what another job sends" not in shell.falbatch("plan", "small.yaml").out  # they are done
+    shell.write("small.yaml", GOOD.replace("STEPS", "2").replace("matrix: {n: [1, 2]}", "vars: {n: 7}\nrepeat: 2"))
+    assert "what another job sends" not in shell.falbatch("plan", "small.yaml").out
