@@ -31,6 +31,9 @@ BYTES_PER_PIXEL_MOST: Final = 0.06
 ALLOWANCE_BYTES: Final = 512
 """Tables and heads of the packed part."""
 
+PIXELS_LEAST: Final = 32 * 32
+"""Smaller ones are icons, of which any may be packed like black."""
+
 PIXELS_MOST: Final = 25_000_000
 """A larger picture is not looked at: decoded it takes 75 MB and more, and a bomb takes as much as it likes."""
 
@@ -39,9 +42,9 @@ FILE_BYTES_MOST: Final = 2 * 1024 * 1024
 
 
 def may_be_all_black(frame: Frame) -> bool:
-    """False for a picture that has too much in it, or is too large to be decoded."""
+    """False for a picture that has too much in it, is too large to be decoded, or too small to be anybody's result."""
     most = frame.pixels * BYTES_PER_PIXEL_MOST + ALLOWANCE_BYTES
-    return 0 < frame.pixels <= PIXELS_MOST and frame.packed_bytes <= most
+    return PIXELS_LEAST <= frame.pixels <= PIXELS_MOST and frame.packed_bytes <= most
 
 
 def frame_of(body: bytes) -> Frame | None:

@@ -31,7 +31,7 @@ FORMATS: list[tuple[str, dict[str, Any]]] = [
     ("WEBP", {}),
     ("WEBP", {"lossless": True}),
 ]
-SIDES = [(1, 1), (64, 48), (1024, 1024), (1536, 640)]
+SIDES = [(32, 32), (64, 48), (1024, 1024), (1536, 640)]
 
 
 def packed(picture: Picture, kind: str = "PNG", **more: Any) -> bytes:
