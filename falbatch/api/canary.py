@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import shlex
 from contextlib import suppress
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.adapters.files import write_whole
 from falbatch.adapters.store import canary as on_record
-from falbatch.adapters.store import reader, spending
+from falbatch.adapters.store import reader, spending, uploads
 from falbatch.adapters.store.database import translated
+from falbatch.core import inputvalues
 from falbatch.core.canary import JOBS_MOST, Wish
 from falbatch.core.expand import variant_count
 from falbatch.core.identity import input_of
 from falbatch.core.page import MARK, Card, Figure, Page, figure_of, html_of
 from falbatch.core.report import ADVICE, ADVICE_DEFAULT
 from falbatch.core.state import State
-from falbatch.core.trial import CanaryReport, TriedJob, reckon
-from falbatch.core.trialwords import facts_of, job_facts
+from falbatch.core.trial import GOES_ON, LOST, CanaryReport, TriedJob, reckon
+from falbatch.core.trialwords import facts_of, job_facts, next_words
+from falbatch.core.words import counted
 from falbatch.errors import FalbatchError, OutputError, UsageError
 from falbatch.exactjson import parse_json
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from falbatch.api.options import RunOptions
     from falbatch.api.workspace import Workspace
     from falbatch.core.manifest import Manifest
+    from falbatch.core.model import JsonObject
 
 PAGE: Final = "canary"
 """The contact sheet's name in the output folder, without its ending."""
@@ -83,15 +87,20 @@ def next_command(options: RunOptions, workspace: Workspace, source: str) -> str:
     return shlex.join([*words, "--sandbox"] if options.sandbox else words)
 
 
-def conclude(store: Store, wish: Wish, *, whole: bool, output: Path, command: str) -> tuple[CanaryReport, str]:
-    """What the canary came to, its contact sheet written; and why that could not be written, "" when it could."""
+def conclude(
+    store: Store, wish: Wish, *, whole: bool, output: Path, command: str, limit: int | None
+) -> tuple[CanaryReport, str]:
+    """What the canary came to, its contact sheet written; and why that could not be written, "" when it could. One of
+    no jobs leaves the sheet of another alone. `limit`: nano-dollars that the batch may cost by `command`."""
     connection = store.connection
     with translated(store.path):
         jobs = on_record.jobs(connection, wish, whole=whole)
         left = on_record.left(connection, wish, whole=whole)
         report = reckon(jobs, left, spending.money(connection))
         if report.left:
-            report = report.with_next(command)
+            report = report.with_next(command, limit)
+        if not jobs:
+            return report, ""
         html = html_of(_page(connection, output, wish.seed, report))
     try:
         return report.with_page(str(_written(output, html))), ""
@@ -102,9 +111,10 @@ def conclude(store: Store, wish: Wish, *, whole: bool, output: Path, command: st
 def _page(connection: sqlite3.Connection, output: Path, name: str, report: CanaryReport) -> Page:
     facts = facts_of(report)
     if report.left:
-        facts.append(("next", f"{report.next} does the {report.left:,} jobs left"))
-    cards = (_card(connection, output, job) for job in report.jobs)
-    return Page(f"{name}: canary of {len(report.jobs):,} jobs", facts, cards)
+        facts.append(("next", f"{report.next} {next_words(report)}"))
+    places = inputvalues.varying(input_of(job.input_json) for job in report.jobs)
+    cards = (_card(connection, output, job, places) for job in report.jobs)
+    return Page(f"{name}: canary of {counted(len(report.jobs), 'job')}", facts, cards)
 
 
 def _written(output: Path, html: str) -> Path:
@@ -125,7 +135,8 @@ def _is_ours(place: Path) -> bool:
     return False
 
 
-def _card(connection: sqlite3.Connection, output: Path, job: TriedJob) -> Card:
+def _card(connection: sqlite3.Connection, output: Path, job: TriedJob, places: frozenset[str]) -> Card:
+    """One job; `places`: where the canary's inputs differ."""
     figures = tuple(_figures(output, job))
     is_seen = any(figure.kind in SEEN for figure in figures)
     text = "" if is_seen or job.state is not State.DONE else _result_text(connection, job)
@@ -134,12 +145,26 @@ def _card(connection: sqlite3.Connection, output: Path, job: TriedJob) -> Card:
         title=job.name,
         figures=figures,
         text=text,
-        facts=tuple(
-            one for one in (job.origin, _seed(connection, job), _prompt(job), ", ".join(job_facts(job))) if one
-        ),
+        badges=job.flags,
+        facts=tuple(one for one in _facts(connection, job, places) if one),
         troubles=tuple(_troubles(job)) if is_bad else (),
         is_bad=is_bad,
     )
+
+
+def _facts(connection: sqlite3.Connection, job: TriedJob, places: frozenset[str]) -> Iterator[str]:
+    """Where it is from, what was asked for, and what that came to; "" for what is not known."""
+    given = input_of(job.input_json)
+    seed, prompt = _seed(connection, job, given), _prompt(given)
+    yield from (job.origin, seed, prompt)
+    said = {name for name, words in (("seed", seed), ("prompt", prompt)) if words}
+    yield from inputvalues.told(given, places - said, lambda sha256: _file_name(connection, sha256))
+    yield ", ".join(job_facts(job))
+
+
+def _file_name(connection: sqlite3.Connection, sha256: str) -> str:
+    paths = uploads.paths_of(connection, bytes.fromhex(sha256))
+    return PurePath(paths[0]).name if paths else f"a file of before, SHA-256 {sha256}"
 
 
 def _figures(output: Path, job: TriedJob) -> Iterator[Figure]:
@@ -161,9 +186,9 @@ def _result_text(connection: sqlite3.Connection, job: TriedJob) -> str:
     return _short(text, TEXT_MOST)
 
 
-def _seed(connection: sqlite3.Connection, job: TriedJob) -> str:
+def _seed(connection: sqlite3.Connection, job: TriedJob, given: JsonObject) -> str:
     """The seed that was asked for, else the one that the model took: the result can be made again with it."""
-    seed = input_of(job.input_json).get("seed")
+    seed = given.get("seed")
     stored = reader.result_of(connection, job.job_id) if seed is None else None
     if stored is not None:
         with suppress(ValueError):
@@ -172,8 +197,8 @@ def _seed(connection: sqlite3.Connection, job: TriedJob) -> str:
     return f"seed {seed}" if isinstance(seed, int) else ""
 
 
-def _prompt(job: TriedJob) -> str:
-    prompt = input_of(job.input_json).get("prompt")
+def _prompt(given: JsonObject) -> str:
+    prompt = given.get("prompt")
     return _short(prompt, PROMPT_MOST) if isinstance(prompt, str) else ""
 
 
@@ -182,12 +207,12 @@ def _troubles(job: TriedJob) -> Iterator[str]:
     if job.state is State.UNKNOWN:
         yield "unknown: its submit got no answer, so it may have run and been charged"
         yield "`falbatch reconcile` looks for it at fal again, at no charge"
-    elif job.error_type:
-        yield f"{job.state}: {job.error_type}: {_short(job.error or '', PROMPT_MOST)}"
-        if job.state is State.FAILED:
-            yield ADVICE.get(job.error_type, ADVICE_DEFAULT)
     else:
-        yield f"{job.state}: the same command goes on with it"
+        yield ": ".join(one for one in (job.state, job.error_type, _short(job.error or "", PROMPT_MOST)) if one)
+        if job.state in LOST:
+            yield ADVICE.get(job.error_type or "", ADVICE_DEFAULT)
+        elif job.state in GOES_ON:
+            yield "the same command goes on with it"
 
 
 def _short(text: str, most: int) -> str:

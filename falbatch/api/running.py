@@ -200,12 +200,17 @@ class _Run:
             return report
         command = next_command(self._options, self._workspace, manifest_of(self._workspace).source)
         trial, trouble = conclude(
-            store, self._wish, whole=self._is_whole, output=self._workspace.output, command=command
+            store,
+            self._wish,
+            whole=self._is_whole,
+            output=self._workspace.output,
+            command=command,
+            limit=self._settings(0).max_cost_nano,
         )
         if trouble:
             self._heard(Notice(f"the contact sheet could not be written: {trouble}"))
-        ended_by = report.tally.stopped_by
-        return replace(report, canary=trial, exit_code=report.exit_code if ended_by else trial.exit_code)
+        says_itself = report.tally.stopped_by or not trial.jobs
+        return replace(report, canary=trial, exit_code=report.exit_code if says_itself else trial.exit_code)
 
     async def _settle_first(self, store: Store) -> Report | None:
         """Before unknown jobs are submitted again: what fal knows of them is paid for and comes home. A report when the

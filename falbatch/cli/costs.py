@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from falbatch.core.money import in_dollars
+from falbatch.core.money import in_dollars, in_range, in_round
 from falbatch.core.pricing import Certainty
 
 if TYPE_CHECKING:
@@ -26,18 +26,18 @@ def cost_words(line: EndpointCost) -> str:
     """What some jobs cost, with what is not sure about it: `about $3.20 ($2.90 to $3.50)`."""
     if line.total is None:
         return "not known"
-    about = "" if line.certainty is Certainty.EXACT else "about "
-    spread = ""
-    if line.low is not None and line.high is not None and line.low != line.high:
-        spread = f" ({in_dollars(line.low)} to {in_dollars(line.high)})"
-    return f"{about}{in_dollars(line.total)}{spread}"
+    if line.certainty is Certainty.EXACT:
+        return in_dollars(line.total)
+    spread = "" if line.low is None or line.high is None else in_range(line.low, line.high)
+    return f"about {in_round(line.total)}{f' ({spread})' if spread else ''}"
 
 
-def cost_lines(cost: Cost, now: float) -> Iterator[str]:
-    """What a batch will cost, by endpoint and as a whole; `now` is the Unix time. Nothing where no money is in play."""
+def cost_lines(cost: Cost, now: float, *, what: str = "what is to be submitted") -> Iterator[str]:
+    """What a batch will cost, by endpoint and as a whole; `now` is the Unix time, `what` the jobs that `cost` counts.
+    Nothing where no money is in play."""
     if not cost.endpoints and not cost.spent and not cost.reserved:
         return
-    yield "cost of what is to be submitted:" if cost.endpoints else "cost:"
+    yield f"cost of {what}:" if cost.endpoints else "cost:"
     wide = max((len(line.endpoint) for line in cost.endpoints), default=0)
     for line in cost.endpoints:
         jobs = f"{line.jobs:>9,} {'job ' if line.jobs == 1 else 'jobs'}"
@@ -47,12 +47,8 @@ def cost_lines(cost: Cost, now: float) -> Iterator[str]:
     if cost.trouble:
         yield f"  prices: {cost.trouble}"
     reserved = f", {in_dollars(cost.reserved)} reserved for jobs at fal or without an answer" if cost.reserved else ""
-    whole = f"; the whole batch: {_about(cost)}{in_dollars(cost.whole)}" if cost.whole is not None else ""
+    whole = f"; the whole batch: {cost.worded(cost.whole)}" if cost.whole is not None else ""
     yield f"  spent already: {in_dollars(cost.spent)}{reserved}; left: {cost.words}{whole}"
-
-
-def _about(cost: Cost) -> str:
-    return "" if cost.is_exact else "about "
 
 
 def how(line: EndpointCost, now: float) -> str:

@@ -10,7 +10,8 @@ from falbatch.cli.costs import cost_lines
 from falbatch.core.money import in_dollars
 from falbatch.core.plan import Action, Change
 from falbatch.core.state import State
-from falbatch.core.trialwords import facts_of
+from falbatch.core.trialwords import facts_of, next_words
+from falbatch.core.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 UNKNOWN_SHOWN = 10
 FLAGGED_SHOWN = 10
+
+SAME_COMMAND = "the same command tries again"
+"""What to do about jobs that a run could not bring to their end."""
 
 
 def in_bytes(count: int) -> str:
@@ -62,7 +66,11 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 def forewords(plan: Plan) -> Iterator[str]:
     """What a run says before it begins: costs and warnings."""
-    if plan.cost is not None:
+    if plan.cost is not None and (part := plan.canary_cost) is not None:
+        price = "not known" if part.most is None else part.words
+        yield f"cost of the canary, {counted(plan.actions[Action.SUBMIT], 'job')}: {price}"
+        yield from cost_lines(plan.cost, time.time(), what="all that is left, the canary included")
+    elif plan.cost is not None:
         yield from cost_lines(plan.cost, time.time())
     yield from warning_lines(plan)
     if plan.resubmitted:
@@ -88,9 +96,11 @@ def doing(plan: Plan) -> str:
     about = plan.canary
     actions = {action: count for action, count in plan.actions.items() if count}
     if about is None:
-        return f"{plan.name}: {plan.total:,} jobs: {_actions(actions)}"
+        return f"{plan.name}: {counted(plan.total, 'job')}: {_actions(actions)}"
     actions.pop(Action.SKIP, None)
-    words = f"{plan.name}: canary of {about.jobs:,} of {plan.total:,} jobs"
+    if not about.jobs:
+        return f"{plan.name}: nothing is left to try: {_actions(actions)}"
+    words = f"{plan.name}: canary of {about.jobs:,} of {counted(plan.total, 'job')}"
     if about.begun:
         words += f", goes on ({about.begun:,} were submitted before)"
     return f"{words}: {_actions(actions) or 'nothing to submit'}; {about.later:,} are left for later"
@@ -102,14 +112,18 @@ def _actions(actions: Mapping[Action, int]) -> str:
 
 def canary_lines(canary: CanaryReport) -> Iterator[str]:
     """What a canary found, where its pictures are, and what comes next."""
-    yield f"canary of {len(canary.jobs):,} jobs:"
+    if not canary.jobs:
+        yield "canary: nothing is left to try, no job is still to be submitted"
+        return
+    yield f"canary of {counted(len(canary.jobs), 'job')}:"
     for term, text in facts_of(canary):
         yield f"  {term}: {text}"
     yield from _group_lines("failed in the canary", canary.failures)
+    yield from _group_lines("unfinished in the canary", canary.stuck, SAME_COMMAND)
     if canary.page:
         yield f"look at it: {canary.page}"
     if canary.next:
-        yield f"next: `{canary.next}` does the {canary.left:,} jobs left"
+        yield f"next: `{canary.next}` {next_words(canary)}"
 
 
 def resubmit_warning(plan: Plan) -> str:
@@ -151,20 +165,22 @@ def status_lines(status: BatchStatus) -> Iterator[str]:
 def report_lines(report: Report) -> Iterator[str]:
     """The end of a run."""
     status, tally = report.status, report.tally
+    canary = report.canary if report.canary and report.canary.jobs else None
     if report.unchanged and tally.stopped_by:
         yield f"{tally.stopped_by}: nothing was submitted"
-    elif report.unchanged and report.canary is not None:
-        yield f"{status.name}: this canary was tried before, nothing was submitted; a larger one tries more"
+    elif report.unchanged and canary is not None:
+        more = "; a larger one tries more" if canary.left else ""
+        yield f"{status.name}: this canary was tried before, nothing was submitted{more}"
     elif report.unchanged and (ended := status.count(State.FAILED, State.CANCELLED)):
         done = f"{status.count(State.DONE):,} of {status.total:,} jobs are done"
-        yield f"{status.name}: nothing to submit, {done}; `falbatch retry` does the {ended:,} others again"
+        yield f"{status.name}: nothing to submit, {done}; `falbatch retry` does the {counted(ended, 'other')} again"
     elif report.unchanged:
         yield f"{status.name}: nothing to do, {status.count(State.DONE):,} of {status.total:,} jobs are done"
     else:
         yield (
-            f"{status.name}: {tally.finished:,} jobs finished in {tally.seconds:.1f} s"
-            f" ({tally.submitted:,} submitted, {tally.further_attempts:,} further attempts,"
-            f" {tally.refusals:,} refusals, {tally.status_calls:,} status calls)"
+            f"{status.name}: {counted(tally.finished, 'job')} finished in {tally.seconds:.1f} s"
+            f" ({tally.submitted:,} submitted, {counted(tally.further_attempts, 'further attempt')},"
+            f" {counted(tally.refusals, 'refusal')}, {counted(tally.status_calls, 'status call')})"
         )
         others = ", ".join(
             f"{status.counts[state]:,} {state}"
@@ -174,7 +190,7 @@ def report_lines(report: Report) -> Iterator[str]:
         yield f"  {status.count(State.DONE):,} of {status.total:,} done{', ' + others if others else ''}"
         yield from _money_lines(status)
         yield from _tally_lines(tally)
-    yield from _unknown_lines(status) if report.canary else _trouble_lines(status)
+    yield from _unknown_lines(status) if canary else _trouble_lines(status)
     if tally.reconcile_trouble and status.unknown:
         yield f"  fal's request list could not be read: {tally.reconcile_trouble}"
     if tally.stopped_by and not report.unchanged:
@@ -223,7 +239,7 @@ def _tally_lines(tally: RunTally) -> Iterator[str]:
 
 def _trouble_lines(status: BatchStatus) -> Iterator[str]:
     yield from _group_lines("failed", status.failures)
-    yield from _group_lines("unfinished", status.stuck)
+    yield from _group_lines("unfinished", status.stuck, SAME_COMMAND)
     yield from _flagged_lines(status)
     yield from _unknown_lines(status)
 
@@ -248,10 +264,10 @@ def _flagged_lines(status: BatchStatus) -> Iterator[str]:
         yield f"  {group.count:>9,}  {', '.join(group.flags)}: {names}{more}"
 
 
-def _group_lines(title: str, groups: tuple[FailureGroup, ...]) -> Iterator[str]:
+def _group_lines(title: str, groups: tuple[FailureGroup, ...], advice: str = "") -> Iterator[str]:
+    """Jobs by reason; `advice`: what to do about all of them, where it is not that of their reason."""
     if groups:
         yield f"{title}:"
     for group in groups:
         yield f"  {group.count:>9,}  {group.error_type}: {group.example[:200]}"
-        advice = group.advice if title == "failed" else "the same command tries again"
-        yield f"             e.g. {group.job}; try: {advice}"
+        yield f"             e.g. {group.job}; try: {advice or group.advice}"

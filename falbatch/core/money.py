@@ -8,7 +8,7 @@ what it is expected to cost, and settles when fal has said what it did cost.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from math import sqrt
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +36,23 @@ def in_dollars(nano: int) -> str:
     if cents == amount or abs(amount) >= 10:
         return f"${cents:,}"
     return f"${amount.quantize(Decimal('0.000001')).normalize():f}"
+
+
+ROUND_FROM: Final = Decimal("0.1")
+"""US dollars from which on an estimate is told in whole cents; below, three digits of it."""
+
+
+def in_round(nano: int, rounding: str = ROUND_HALF_EVEN) -> str:
+    """An estimate for people, with no more digits than it is worth: `$5.23`, `$0.67`, `$0.0125`."""
+    amount = (Decimal(nano) / NANO).quantize(Decimal("0.000001"))  # what in_dollars shows at most
+    places = 2 if abs(amount) >= ROUND_FROM or not amount else 2 - amount.adjusted()
+    return in_dollars(int(amount.quantize(Decimal(1).scaleb(-places), rounding) * NANO))
+
+
+def in_range(low: int, high: int) -> str:
+    """Two estimates for people: `$0.67 to $5.23`; "" where they read alike."""
+    least, most = in_round(low), in_round(high)
+    return f"{least} to {most}" if least != most else ""
 
 
 @dataclass(frozen=True, slots=True)

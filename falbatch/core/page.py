@@ -44,6 +44,8 @@ h2 { font-size: 1rem; margin: .5rem 0 .25rem; }
 p { margin: .25rem 0; }
 .dim { color: var(--dim); font-size: .85rem; }
 .bad h2, .why { color: var(--bad); }
+.badge { display: inline-block; border: 1px solid var(--bad); border-radius: 3px; color: var(--bad);
+  font-size: .85rem; padding: 0 .4rem; }
 img, video { display: block; width: 100%; height: auto; border-radius: 3px; background: var(--line);
   margin-bottom: .5rem; }
 audio { width: 100%; }
@@ -91,6 +93,9 @@ _PAGE: Final = """{{ mark | safe }}
 <pre>{{ card.text }}</pre>
 {% endif %}
 <h2>{{ card.title }}</h2>
+{% for badge in card.badges %}
+<p class="badge">{{ badge }}</p>
+{% endfor %}
 {% for why in card.troubles %}
 <p class="why">{{ why }}</p>
 {% endfor %}
@@ -138,6 +143,8 @@ class Card:
     figures: Sequence[Figure] = ()
     text: str = ""
     """A result that is text."""
+    badges: Sequence[str] = ()
+    """Words that set it apart at a glance."""
     facts: Sequence[str] = ()
     troubles: Sequence[str] = ()
     """Why there is no result, and what to do about it."""

@@ -7,13 +7,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core.identity import input_of
+from falbatch.core.money import NANO
 from falbatch.core.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from falbatch.core.model import JobKey
-    from falbatch.core.pricing import Cost
+    from falbatch.core.pricing import Cost, Part
     from falbatch.errors import Problem
 
 
@@ -173,17 +174,25 @@ class Plan:
     files: PlannedFiles | None = None
     """None when the submits need none, and in a canary, whose jobs are chosen when it begins."""
     cost: Cost | None = None
-    """What the jobs to be submitted will cost; None where nobody was to find out."""
+    """What the jobs to be submitted will cost, in a canary all that are left; None where nobody was to find out."""
     warnings: tuple[Problem, ...] = ()
     """What is worth knowing about the jobs that would be submitted, and stops nothing."""
     canary: CanaryPlan | None = None
     """None in a run over all that is left."""
 
+    @property
+    def canary_cost(self) -> Part | None:
+        """What a canary will cost, of all that `cost` counts; None in other runs, and where nobody was to find out."""
+        if self.canary is None or self.cost is None:
+            return None
+        return self.cost.part(self.actions[Action.SUBMIT])
+
     def costs_at_most(self, amount: int) -> bool:
         """Is it known to cost no more than `amount` nano-dollars, as far as can be said?"""
         if self.cost is None:
             return False
-        most = self.cost.most if self.canary is None else self.cost.part(self.actions[Action.SUBMIT]).most
+        part = self.canary_cost
+        most = self.cost.most if part is None else part.most
         return most is not None and most <= amount
 
     @property
@@ -191,7 +200,8 @@ class Plan:
         """What is submitted now will cost, in words: `about $12.30`; "" where nobody was to find out."""
         if self.cost is None:
             return ""
-        return self.cost.words if self.canary is None else self.cost.part(self.actions[Action.SUBMIT]).words
+        part = self.canary_cost
+        return self.cost.words if part is None else part.words
 
     def as_json(self) -> dict[str, Any]:
         """The plan's summary as one JSON object with stable field names."""
@@ -207,8 +217,13 @@ class Plan:
             "files": None if self.files is None else asdict(self.files),
             "cost": None if self.cost is None else self.cost.as_json(),
             "warnings": [asdict(warning) for warning in self.warnings],
-            "canary": None if self.canary is None else asdict(self.canary),
+            "canary": None if self.canary is None else {**asdict(self.canary), "cost": self._canary_dollars},
         }
+
+    @property
+    def _canary_dollars(self) -> float | None:
+        part = self.canary_cost
+        return None if part is None or part.most is None else part.most / NANO
 
 
 _UNKNOWN: Final = (Action.SKIP, "unknown: its submit got no answer, so it may have run and been charged")

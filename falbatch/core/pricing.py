@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from enum import StrEnum
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.core.money import NANO, Purse, in_dollars
+from falbatch.core.money import NANO, Purse, in_dollars, in_round
 from falbatch.core.units import Size, Sure
 
 if TYPE_CHECKING:
@@ -146,14 +147,19 @@ class Cost:
             return Part(None, "a cost that is not known")
         dearest = max((one.high or one.total or 0) / one.jobs for one in self.endpoints)
         most = ceil(jobs * dearest)
-        return Part(most, f"{'up to' if len(self.endpoints) > 1 else 'about'} {in_dollars(most)}")
+        words = f"up to {in_round(most, ROUND_CEILING)}" if len(self.endpoints) > 1 else f"about {in_round(most)}"
+        return Part(most, words)
 
     @property
     def words(self) -> str:
         """What the jobs to be submitted will cost, in words: `about $12.30`, `at least $3.00`."""
         if not self.is_known:
-            return f"at least {in_dollars(self.left)}" if self.left else "a cost that is not known"
-        return in_dollars(self.left) if self.is_exact else f"about {in_dollars(self.left)}"
+            return f"at least {in_round(self.left, ROUND_FLOOR)}" if self.left else "a cost that is not known"
+        return self.worded(self.left)
+
+    def worded(self, amount: int) -> str:
+        """An amount that jobs to be submitted are part of, with `about` where it is not sure."""
+        return in_dollars(amount) if self.is_exact else f"about {in_round(amount)}"
 
     def as_json(self) -> dict[str, Any]:
         """With stable field names; amounts in US dollars."""

@@ -58,6 +58,10 @@ class FailureGroup:
         """What to do about it, in one line."""
         return ADVICE.get(self.error_type, ADVICE_DEFAULT)
 
+    def as_json(self) -> dict[str, Any]:
+        """With stable field names, and the advice."""
+        return {**asdict(self), "advice": self.advice}
+
 
 @dataclass(frozen=True, slots=True)
 class FlaggedGroup:
@@ -67,6 +71,10 @@ class FlaggedGroup:
     count: int
     jobs: tuple[str, ...]
     """The names of the first ones."""
+
+    def as_json(self) -> dict[str, Any]:
+        """With stable field names."""
+        return {"flags": list(self.flags), "count": self.count, "jobs": list(self.jobs)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +224,10 @@ def status_json(status: BatchStatus) -> dict[str, Any]:
         "reserved": _dollars(status.money.reserved),
         "projected": _dollars(status.projected),
         "unpriced_requests": status.money.unpriced,
-        "failures": [{**asdict(group), "advice": group.advice} for group in status.failures],
+        "failures": [group.as_json() for group in status.failures],
         "stuck": [asdict(group) for group in status.stuck],
         "unknown": [asdict(job) for job in status.unknown],
-        "flagged": [
-            {"flags": list(group.flags), "count": group.count, "jobs": list(group.jobs)} for group in status.flagged
-        ],
+        "flagged": [group.as_json() for group in status.flagged],
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core.money import NANO
 from falbatch.core.projection import CostProjection, DurationProjection, Span, Times, project_cost, project_duration
-from falbatch.core.report import FailureGroup
+from falbatch.core.report import FailureGroup, FlaggedGroup
 from falbatch.core.state import State
 from falbatch.errors import ExitCode
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 ENDED: Final = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.UNKNOWN})
 """States in which a canary's job says what became of it."""
+
+LOST: Final = frozenset({State.FAILED, State.CANCELLED})
+"""Of those, the ones that `falbatch retry` does again."""
+
+GOES_ON: Final = frozenset({State.PLANNED, State.SUBMITTED, State.COMPLETED})
+"""States in which the same command goes on with a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,10 @@ class TriedJob:
     is_torn: bool
     """True when a run ended while it was at fal: then nobody saw when its request did."""
     files: tuple[StoredFile, ...]
+    flags: tuple[str, ...] = ()
+    """What was noticed about its result, whatever follows from that."""
+    is_marked: bool = False
+    """True when it is done, and told apart for its flags (`output.flagged: mark`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,11 @@ class CanaryReport:
     """In the manifest's order."""
     counts: Mapping[State, int]
     failures: tuple[FailureGroup, ...]
+    """What `falbatch retry` does again, by reason."""
+    stuck: tuple[FailureGroup, ...]
+    """What the same command goes on with, and did not bring to its end, by reason."""
+    flagged: tuple[FlaggedGroup, ...]
+    """Jobs that are done and marked, by their flags."""
     costs: tuple[EndpointCost, ...]
     """By endpoint, and of all of them together the last one where there are several ("" as its name)."""
     time: Times | None
@@ -93,6 +108,8 @@ class CanaryReport:
     """Where the contact sheet lies; "" where it could not be written."""
     next: str = ""
     """The command that does the rest."""
+    limit: int | None = None
+    """Nano-dollars that the whole batch may cost by that command; None without a limit."""
 
     @property
     def ended(self) -> int:
@@ -113,9 +130,9 @@ class CanaryReport:
         """The same, with its contact sheet."""
         return replace(self, page=page)
 
-    def with_next(self, command: str) -> CanaryReport:
-        """The same, with the command that does the rest."""
-        return replace(self, next=command)
+    def with_next(self, command: str, limit: int | None) -> CanaryReport:
+        """The same, with the command that does the rest, as far as `limit` allows."""
+        return replace(self, next=command, limit=limit)
 
     def as_json(self) -> dict[str, Any]:
         """One JSON object with stable field names; money in US dollars, times in seconds."""
@@ -126,7 +143,9 @@ class CanaryReport:
             "done": self.done,
             "states": {state.value: self.counts.get(state, 0) for state in State},
             "success_rate": self.done / self.ended if self.ended else None,
-            "failures": [{**asdict(group), "advice": group.advice} for group in self.failures],
+            "failures": [group.as_json() for group in self.failures],
+            "stuck": [asdict(group) for group in self.stuck],
+            "flagged": [group.as_json() for group in self.flagged],
             "cost_per_job": self.costs[-1].as_json() if self.costs else None,
             "cost_by_endpoint": [cost.as_json() for cost in self.costs if cost.endpoint],
             "time_per_job": None if self.time is None else asdict(self.time),
@@ -136,6 +155,7 @@ class CanaryReport:
             "projected_duration": asdict(self.duration),
             "page": self.page,
             "next": self.next,
+            "limit": None if self.limit is None else self.limit / NANO,
         }
 
 
@@ -152,7 +172,9 @@ def reckon(jobs: Sequence[TriedJob], left: Mapping[Stratum, int], money: Money) 
     return CanaryReport(
         jobs=tuple(jobs),
         counts=Counter(job.state for job in jobs),
-        failures=_failures(jobs),
+        failures=_blamed([job for job in jobs if job.state in LOST]),
+        stuck=_blamed([job for job in jobs if job.state in GOES_ON]),
+        flagged=_flagged([job for job in jobs if job.is_marked]),
         costs=tuple(_costs(jobs)),
         time=Times.of([span.seconds for span in spans]),
         inference=Times.of([span.work_s for span in spans if span.work_s is not None]),
@@ -162,15 +184,20 @@ def reckon(jobs: Sequence[TriedJob], left: Mapping[Stratum, int], money: Money) 
     )
 
 
-def _failures(jobs: Sequence[TriedJob]) -> tuple[FailureGroup, ...]:
-    """What did not succeed, by reason; of equal numbers those first that came first."""
-    blamed = [job for job in jobs if job.state is not State.DONE and job.error_type]
+def _blamed(jobs: Sequence[TriedJob]) -> tuple[FailureGroup, ...]:
+    """Those that something is said against, by reason; of equal numbers those first that came first."""
+    blamed = [job for job in jobs if job.error_type]
     first = {job.error_type: job for job in reversed(blamed)}
     counts = Counter(job.error_type for job in blamed)
     return tuple(
         FailureGroup(word or "", count, first[word].error or "", first[word].name)
         for word, count in counts.most_common()
     )
+
+
+def _flagged(jobs: Sequence[TriedJob]) -> tuple[FlaggedGroup, ...]:
+    names = {flags: tuple(job.name for job in jobs if job.flags == flags) for flags in {job.flags for job in jobs}}
+    return tuple(FlaggedGroup(flags, len(names[flags]), names[flags]) for flags in sorted(names))
 
 
 def _costs(jobs: Sequence[TriedJob]) -> list[EndpointCost]:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falbatch.core.money import COST_MOST, NANO, VARIANTS_MOST, Price, Purse, Tariff, cost_of, in_dollars, to_nano
+from falbatch.core.money import (
+    COST_MOST,
+    NANO,
+    VARIANTS_MOST,
+    Price,
+    Purse,
+    Tariff,
+    cost_of,
+    in_dollars,
+    in_range,
+    in_round,
+    to_nano,
+)
 from falbatch.core.units import Size, Sure
 
 AMOUNTS = st.integers(0, 10**15)
@@ -258,3 +270,31 @@ def test_whatever_happens_in_any_order_the_limit_holds_and_every_sum_is_exact(
         purse = purse.settle(one.reserved, one.reserved)
     assert (purse.at_fal, purse.lost) == (0, 0)
     assert purse.spent <= limit
+
+
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [
+        (0, "$0.00"),
+        (668_851_000, "$0.67"),
+        (5_231_149_000, "$5.23"),
+        (12_345_678_901, "$12.35"),
+        (99_999_999, "$0.10"),
+        (66_885_100, "$0.0669"),
+        (12_500_000, "$0.0125"),
+        (3_000_000, "$0.003"),
+        (1_234, "$0.000001"),
+    ],
+)
+def test_estimates_are_told_in_cents_or_three_digits(nano: int, text: str) -> None:
+    assert in_round(nano) == text
+
+
+def test_what_is_at_most_is_rounded_up_and_what_is_at_least_down() -> None:
+    assert (in_round(661_000_000, ROUND_CEILING), in_round(669_000_000, ROUND_FLOOR)) == ("$0.67", "$0.66")
+    assert in_round(150_000_001, ROUND_CEILING) == "$0.15", "what arithmetic leaves behind is no cent"
+
+
+def test_a_range_that_reads_as_one_amount_is_none() -> None:
+    assert in_range(668_851_000, 5_231_149_000) == "$0.67 to $5.23"
+    assert in_range(668_851_000, 668_951_000) == in_range(NANO, NANO) == ""

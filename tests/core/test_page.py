@@ -33,13 +33,13 @@ def test_a_page_begins_with_our_mark_and_has_its_policy() -> None:
 
 def test_every_text_is_escaped() -> None:
     figures = [Figure(NASTY, kind) for kind in ("image", "drawing", "video", "audio", "file", "name", "missing")]
-    card = Card(NASTY, figures, text=NASTY, facts=(NASTY,), troubles=(NASTY,), is_bad=True)
+    card = Card(NASTY, figures, text=NASTY, badges=(NASTY,), facts=(NASTY,), troubles=(NASTY,), is_bad=True)
     page = page_of(html_of(Page(NASTY, [(NASTY, NASTY)], [card])))
     assert not page.of("script")
     assert [given for _, given in page.tags if "onerror" in given] == []
     assert len(page.of("img")) == 2
     assert all(unquote(given["src"]) == NASTY for given in page.of("img") + page.of("video") + page.of("audio"))
-    assert page.text.count(NASTY) == 11
+    assert page.text.count(NASTY) == 12
 
 
 @given(st.text(), st.text(min_size=1))

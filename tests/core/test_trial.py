@@ -8,7 +8,7 @@ from falbatch.core.projection import Span, Stratum
 from falbatch.core.report import Money
 from falbatch.core.state import State
 from falbatch.core.trial import TriedJob, reckon
-from falbatch.core.trialwords import facts_of, job_facts
+from falbatch.core.trialwords import NAMES_MOST, facts_of, job_facts, next_words
 from falbatch.errors import ExitCode
 
 NANO = 10**9
@@ -92,3 +92,47 @@ def test_nothing_left_is_said() -> None:
     report = reckon([tried(1)], {}, Money(spent=NANO))
     assert dict(facts_of(report))["cost of the whole"] == "$1.00: nothing is left to be submitted"
     assert "time of the whole" not in dict(facts_of(report))
+
+
+def test_amounts_have_no_more_digits_than_they_are_worth() -> None:
+    jobs = [tried(1, cost=668_851_234), tried(2, cost=5_231_149_876), tried(3, cost=1_234_567_890)]
+    told = dict(facts_of(reckon(jobs, LEFT, Money(spent=7_134_569_000))))
+    assert told["cost of a job, a"] == "median $1.23, $0.67 to $5.23 (3 jobs)"
+    whole = "about $221.17, in 19 of 20 cases $7.13 to $787.32: $7.134569 spent, 90 jobs left at $2.38; "
+    assert told["cost of the whole"].startswith(whole)
+
+
+def test_a_spread_below_what_is_shown_is_about_one_amount() -> None:
+    report = reckon([tried(1), tried(2, cost=NANO + 1000)], LEFT, Money(spent=2 * NANO))
+    told = dict(facts_of(report))
+    assert told["cost of a job, a"] == "about $1.00 (2 jobs)"
+    assert "19 of 20" not in told["cost of the whole"]
+
+
+def test_marked_jobs_are_done_and_told_by_their_flags() -> None:
+    many = [tried(number, flags=("nsfw",), is_marked=True) for number in range(NAMES_MOST + 2)]
+    black = tried(98, flags=("black", "nsfw"), is_marked=True)
+    kept = tried(99, flags=("black",))
+    report = reckon([*many, black, kept], {}, Money())
+    assert [(group.flags, group.count) for group in report.flagged] == [(("black", "nsfw"), 1), (("nsfw",), 12)]
+    told = dict(facts_of(report))
+    assert told["success"] == "14 of 14 jobs done (100%), 13 of them flagged"
+    names = ", ".join(f"n{number}" for number in range(NAMES_MOST))
+    assert told["flagged"] == f"1 black, nsfw (n98); 12 nsfw ({names}, …)"
+    assert report.as_json()["flagged"][0] == {"flags": ["black", "nsfw"], "count": 1, "jobs": ["n98"]}
+
+
+def test_what_goes_on_is_told_apart_from_what_failed() -> None:
+    states = (State.FAILED, State.CANCELLED, State.COMPLETED, State.PLANNED, State.UNKNOWN)
+    jobs = [tried(number, state, error_type=f"of {state}", error="x") for number, state in enumerate(states)]
+    report = reckon(jobs, {}, Money())
+    assert [group.error_type for group in report.failures] == ["of failed", "of cancelled"]
+    assert [group.error_type for group in report.stuck] == ["of completed", "of planned"]
+
+
+def test_the_limit_is_said_beside_what_comes_next() -> None:
+    report = reckon([tried(1)], {Stratum("a", 0): 1}, Money())
+    assert next_words(report.with_next("go", None)) == "does the 1 job left"
+    limited = report.with_next("go", NANO // 10)
+    assert next_words(limited) == "does the 1 job left, as far as the limit of $0.10 allows"
+    assert limited.as_json()["limit"] == 0.1
