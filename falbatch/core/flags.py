@@ -33,7 +33,7 @@ class FlagPolicy(StrEnum):
     """What follows from a flag. The value is what a manifest says after `output.flagged`."""
 
     KEEP = "keep"
-    """Nothing: the job is done. Only an export tells."""
+    """Nothing: the job is done. Only an export and a canary's page tell."""
     MARK = "mark"
     """The job is done, and counted and listed apart."""
     FAIL = "fail"

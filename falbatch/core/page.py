@@ -45,7 +45,7 @@ p { margin: .25rem 0; }
 .dim { color: var(--dim); font-size: .85rem; }
 .bad h2, .why { color: var(--bad); }
 .badge { display: inline-block; border: 1px solid var(--bad); border-radius: 3px; color: var(--bad);
-  font-size: .85rem; padding: 0 .4rem; }
+  font-size: .85rem; margin: .25rem .25rem 0 0; padding: 0 .4rem; }
 img, video { display: block; width: 100%; height: auto; border-radius: 3px; background: var(--line);
   margin-bottom: .5rem; }
 audio { width: 100%; }
