@@ -196,7 +196,8 @@ def report_lines(report: Report) -> Iterator[str]:
     if tally.stopped_by and not report.unchanged:
         yield f"stopped: {tally.stopped_by}"
         if at_fal := status.count(State.SUBMITTED):
-            yield f"  {at_fal:,} requests go on at fal; the same command collects their results"
+            go = "goes" if at_fal == 1 else "go"
+            yield f"  {counted(at_fal, 'request')} {go} on at fal; the same command collects the results"
     if report.advice:
         yield f"  try: {report.advice}"
     yield f"files: {report.output_dir}"
