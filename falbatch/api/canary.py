@@ -71,7 +71,7 @@ def wish_of(options: RunOptions, manifest: Manifest) -> Wish | None:
 
 
 def next_command(options: RunOptions, workspace: Workspace, source: str) -> str:
-    """The command that does what a canary left, with what decides about its jobs, its folder and its fal."""
+    """The command that does what a canary left, with what decides about its jobs, its folder, its cost and its fal."""
     selection = options.selection
     words = ["falbatch", "run", source]
     given: list[tuple[str, Any]] = [
@@ -81,9 +81,14 @@ def next_command(options: RunOptions, workspace: Workspace, source: str) -> str:
         ("--sample", selection.sample),
         ("--key-file", options.key_file),
         ("--max-cost", options.max_cost),
+        ("--ask-above", options.ask_above),
+        ("--reconcile-wait", options.reconcile_s),
+        ("--webhook-listen", options.webhook_listen),
+        ("--webhook-url", options.webhook_url),
     ]
     for flag, value in given:
         words += [] if value is None else [flag, str(value)]
+    words += [] if options.validate else ["--no-validate"]
     return shlex.join([*words, "--sandbox"] if options.sandbox else words)
 
 
@@ -187,8 +192,8 @@ def _result_text(connection: sqlite3.Connection, job: TriedJob) -> str:
 
 
 def _seed(connection: sqlite3.Connection, job: TriedJob, given: JsonObject) -> str:
-    """The seed that was asked for, else the one that the model took: the result can be made again with it."""
-    seed = given.get("seed")
+    """The seed that was sent, else the one that the model took: the result can be made again with it."""
+    seed = given.get("seed") if job.sent_seed is None else job.sent_seed
     stored = reader.result_of(connection, job.job_id) if seed is None else None
     if stored is not None:
         with suppress(ValueError):

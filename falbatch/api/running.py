@@ -300,7 +300,7 @@ class _Run:
             jobs=planned.jobs,
             basis=planned.basis,
             wish=self._wish,
-            ends_canary=not self._fetches_only,
+            ends_canary=self._is_whole and not self._fetches_only,
         )
 
     @contextlib.contextmanager

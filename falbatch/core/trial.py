@@ -57,6 +57,8 @@ class TriedJob:
     files: tuple[StoredFile, ...]
     flags: tuple[str, ...] = ()
     """What was noticed about its result, whatever follows from that."""
+    sent_seed: int | None = None
+    """What its last request had in place of the input's seed; None where that left as it stands."""
     is_marked: bool = False
     """True when it is done, and told apart for its flags (`output.flagged: mark`)."""
 
@@ -168,7 +170,9 @@ def reckon(jobs: Sequence[TriedJob], left: Mapping[Stratum, int], money: Money) 
     # Requests of two runs say nothing together of how many fal runs at once.
     run = max(runs, key=lambda one: (runs[one], one), default=0)
     of_run = [(job.stratum, job.span) for job in seen if job.span is not None and job.run == run]
-    costs = [(job.stratum, job.cost) for job in jobs if job.is_billed and job.cost is not None]
+    # A failure that fal did not bill is no example of what a job costs.
+    told = [(job, job.cost) for job in jobs if job.is_billed and job.cost is not None]
+    costs = [(job.stratum, cost) for job, cost in told if cost or job.state is State.DONE]
     return CanaryReport(
         jobs=tuple(jobs),
         counts=Counter(job.state for job in jobs),

@@ -155,5 +155,5 @@ def test_garbled_files_never_raise(form: tuple[str, dict[str, Any]], place: int,
 
 
 def test_the_bound_is_where_it_is_said_to_be() -> None:
-    assert is_black(packed(Image.new("L", (8, 8), BLACK_MOST)))
-    assert not is_black(packed(Image.new("L", (8, 8), BLACK_MOST + 1)))
+    assert is_black(packed(Image.new("L", (32, 32), BLACK_MOST)))
+    assert not is_black(packed(Image.new("L", (32, 32), BLACK_MOST + 1)))

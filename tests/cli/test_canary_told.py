@@ -231,3 +231,33 @@ def test_one_job_is_one_job(shell: Shell) -> None:
     assert "for 1 more job, " in ran.out
     assert "does the 1 job left\n" in ran.out
     assert "1 jobs" not in ran.out + ran.err
+
+
+def test_a_run_over_a_part_leaves_the_canary_as_it_is(shell: Shell) -> None:
+    shell.write("small.yaml", manifest(jobs=12))
+    assert run(shell, "--canary", "3").code == 0
+    before = shell.sandbox.ledger()["count"]
+    assert run(shell, "--where", "seed == 11").code == 0
+    tried = shell.sandbox.ledger()["count"]
+    assert tried - before <= 1
+    again = run(shell, "--canary", "3")
+    assert again.code == 0
+    assert shell.sandbox.ledger()["count"] == tried
+    assert "canary of 3 jobs" in again.out
+
+
+def test_a_card_has_the_seed_that_was_really_sent(shell: Shell) -> None:
+    shell.write("small.yaml", manifest("reroll"))
+    ran = run(shell, "--canary", "4", rules=({"on": "submit", "do": "nsfw", "seeds": [1]},))
+    assert ran.code == 0, ran.out
+    sent = sorted(one["input"]["seed"] for one in shell.sandbox.ledger()["executions"])
+    (drawn,) = [seed for seed in sent if seed > 3]
+    text = page(shell).text
+    assert f"seed {drawn}" in text
+    assert "seed 1 " not in f"{text} ".replace(f"seed {drawn}", "")
+
+
+def test_the_next_command_keeps_what_this_one_was_told(shell: Shell) -> None:
+    shell.write("small.yaml", manifest())
+    ran = run(shell, "--canary", "2", "--no-validate", "--ask-above", "3")
+    assert "small.yaml --ask-above 3 --no-validate" in ran.out

@@ -45,7 +45,11 @@ def test_success_is_counted_among_those_that_ended() -> None:
     (failure,) = report.failures
     assert (failure.error_type, failure.count, failure.job, failure.example) == ("missing", 1, "n2", "no prompt")
     assert ("success", "1 of 3 jobs done (50%), 1 planned, 1 failed") in facts_of(report)
-    assert report.cost.total == NANO + 90 * NANO // 2, "a failure that cost nothing brings the mean down"
+    assert report.cost.total == NANO + 90 * NANO, "a failure that cost nothing is no example of what a job costs"
+    nothing = reckon([failed, tried(3, State.FAILED, error_type="missing", error="x", cost=0)], LEFT, Money())
+    assert nothing.cost.total is None
+    free = reckon([tried(1, cost=0), tried(2, cost=0)], LEFT, Money())
+    assert free.cost.total == 0
 
 
 def test_jobs_of_unknown_cost_are_flagged_and_count_for_nothing() -> None:

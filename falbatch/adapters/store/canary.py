@@ -118,7 +118,7 @@ _IS_TOLD: Final = "cost_nano IS NOT NULL AND (billable_units IS NOT NULL OR cost
 
 _TRIED: Final = (
     "SELECT j.name, j.origin, j.mode, j.state, j.input, j.error_type, j.error, r.ended_at, r.inference_s, a.started_at,"
-    " r.flagged, j.marked,"
+    " r.flagged, j.marked, a.seed,"
     f" (SELECT count(*) FROM requests o WHERE o.job_id = j.id AND NOT ({_IS_TOLD})),"
     " (SELECT coalesce(sum(o.cost_nano), 0) FROM requests o WHERE o.job_id = j.id),"
     " (SELECT sum(o.billable_units) FROM requests o WHERE o.job_id = j.id)"
@@ -140,7 +140,7 @@ def jobs(connection: sqlite3.Connection, wish: Wish, *, whole: bool) -> list[Tri
 
 def _tried_job(job_id: int, stratum: Stratum, row: Any, begun: list[float], files: Any) -> TriedJob:
     name, origin, mode, word, given, error_type, error, ended_at, inference_s, started_at, *more = row
-    seen, marked, untold, cost, units = more
+    seen, marked, sent_seed, untold, cost, units = more
     state = State(word)
     span, run = None, 0
     if ended_at is not None and started_at is not None:
@@ -165,5 +165,6 @@ def _tried_job(job_id: int, stratum: Stratum, row: Any, begun: list[float], file
         is_torn=span is not None and run != bisect_right(begun, span.ended_at),
         files=files,
         flags=flagged.noticed(seen).flags,
+        sent_seed=sent_seed,
         is_marked=marked is not None,
     )
