@@ -114,7 +114,10 @@ def test_a_cancelled_caller_loses_no_answer(fal: SandboxProcess, tmp_path: Path,
                 await anyio.sleep(0.02)
             group.cancel_scope.cancel()
 
-    anyio.run(cancelled)
+    for _ in range(20):
+        anyio.run(cancelled)
+        if states() != {"planned"}:  # else it was cancelled between the intent and the first byte: nothing had left
+            break
     assert states() - {"planned"} == {"submitted" if mode == "queue" else "completed"}
     fal.clear_faults()
     assert all(outcome.is_ok for outcome in outcomes(tmp_path, mode=mode))
