@@ -29,6 +29,18 @@ def parse_json(body: bytes) -> Any:
         raise ValueError("JSON nested too deep") from None
 
 
+def is_nested_within(value: Any, levels: int) -> bool:
+    """Whether a JSON value has at most `levels` of lists and objects one in another. Recursive readers of values from
+    elsewhere ask first; this does not recurse."""
+    layer = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        inner = (entry for one in layer for entry in (one.values() if isinstance(one, dict) else one))
+        layer = [entry for entry in inner if isinstance(entry, dict | list)]
+        if not layer:
+            return True
+    return not layer
+
+
 def _storable(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

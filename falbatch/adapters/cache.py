@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import re
 import tempfile
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.exactjson import parse_json
+from falbatch.exactjson import is_nested_within, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +29,9 @@ VARIABLE: Final = "FALBATCH_CACHE"
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _BYTES_MOST: Final = 64 * 1024 * 1024
+_LEVELS_MOST: Final = 250
+_LATEST: Final = 253_402_300_799.0 - 86400
+"""Unix seconds of the last day but one that has a year of four digits, here and in every time zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +67,16 @@ class Cache:
         except (OSError, ValueError):
             return None
         at = kept.get("at") if isinstance(kept, dict) and kept.get("name") == name else None
-        if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
+        if isinstance(at, bool) or not isinstance(at, int | float) or not 0 <= at <= _LATEST:
             return None
-        return Cached(float(at), kept.get("value"))
+        value = kept.get("value")
+        return Cached(float(at), value) if is_nested_within(value, _LEVELS_MOST) else None
 
     def put(self, kind: str, name: str, value: Any, *, at: float) -> None:
         """Keep a JSON value, heard at `at` (Unix seconds)."""
         if self._folder is None:
             return
-        with contextlib.suppress(OSError, TypeError):
+        with contextlib.suppress(OSError, TypeError, ValueError, RecursionError):
             path = self._path(self._folder, kind, name)
             body = json.dumps({"name": name, "at": at, "value": value}).encode()
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

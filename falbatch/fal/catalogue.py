@@ -12,7 +12,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from falbatch.errors import ReplyError, WireError
+from falbatch.errors import FalbatchError, ReplyError, WireError
+from falbatch.exactjson import is_nested_within
 from falbatch.fal.calls import read_object
 from falbatch.fal.endpoint import EndpointId
 
@@ -28,6 +29,8 @@ __all__ = ["CatalogueClient", "Model", "ModelsPage"]
 TIMEOUT_S: Final = 30.0
 MAX_BYTES: Final = 32 * 1024 * 1024
 """A schema has tens of kilobytes, a page of models some hundred."""
+MAX_LEVELS: Final = 200
+"""Of a reply, one in another: a schema has a dozen or two, and what reads and writes schemas recurses."""
 NEAR_SEARCHES: Final = 3
 """Questions to fal's list after an endpoint that it does not have."""
 NEAR: Final = 0.7
@@ -109,21 +112,24 @@ class CatalogueClient:
         return document
 
     async def near(self, endpoint: str) -> list[str]:
-        """Up to three endpoints with ids like `endpoint`; none where the list cannot be had. Raises nothing of fal's.
+        """Up to three endpoints with ids like `endpoint`; none where the list cannot be had. Raises nothing.
 
         fal searches by words, so each part of the id is looked for by itself: one of them may be spelled wrongly.
         """
         words = sorted(dict.fromkeys(re.findall(r"[A-Za-z0-9.]+", endpoint.partition("/")[2])), key=len, reverse=True)
         listed: dict[str, None] = {}
-        with contextlib.suppress(WireError):
+        with contextlib.suppress(WireError, FalbatchError, ValueError):
             for word in words[:NEAR_SEARCHES]:
                 listed |= {model.endpoint: None for model in (await self.models(word)).models}
         return get_close_matches(endpoint, listed, n=3, cutoff=NEAR)
 
     async def _get(self, url: str, headers: Mapping[str, str]) -> tuple[dict[str, Any], str]:
-        return await read_object(
+        document, call = await read_object(
             self._transport, url, headers=headers, timeout_s=TIMEOUT_S, max_bytes=MAX_BYTES, redact=self._redact
         )
+        if not is_nested_within(document, MAX_LEVELS):
+            raise ReplyError(f"{call}: the reply is nested more than {MAX_LEVELS} levels deep")
+        return document, call
 
 
 def _model(entry: Any) -> Model | None:

@@ -25,6 +25,13 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize("value", [{"a": [1, 2.5, None]}, [], "x", 0, {"seed": 2**70}])
 def test_what_is_kept_comes_back_with_its_date(cache: Cache, value: Any) -> None:
     cache.put("schema", "fal-ai/flux/dev", value, at=1000.5)
@@ -69,6 +76,9 @@ def test_what_is_a_day_old_is_not_fresh_nor_is_what_comes_from_the_future() -> N
         b'{"name":"a/b","at":true}',
         b'{"name":"a/b","at":"1"}',
         b'{"name":"a/b","at":NaN,"value":1}',
+        b'{"name":"a/b","at":1e20,"value":1}',
+        b'{"name":"a/b","at":-1,"value":1}',
+        b'{"name":"a/b","at":' + b"9" * 400 + b',"value":1}',
     ],
 )
 def test_a_file_that_makes_no_sense_is_as_good_as_none(cache: Cache, tmp_path: Path, body: bytes) -> None:
@@ -90,6 +100,19 @@ def test_a_folder_that_cannot_be_made_keeps_nothing_and_breaks_nothing(tmp_path:
 def test_a_cache_of_nowhere_keeps_nothing() -> None:
     cache = Cache(None)
     cache.put("schema", "a/b", 1, at=1)
+    assert cache.get("schema", "a/b") is None
+
+
+def test_what_is_nested_too_deep_to_be_read_is_not_there(cache: Cache) -> None:
+    cache.put("schema", "a/b", nested(200), at=1)
+    assert cache.get("schema", "a/b") == Cached(1.0, nested(200))
+    cache.put("schema", "a/b", nested(900), at=1)
+    assert cache.get("schema", "a/b") is None
+
+
+@pytest.mark.parametrize("value", [{1, 2}, float, nested(100_000)])
+def test_what_cannot_be_kept_is_not_kept(cache: Cache, value: Any) -> None:
+    cache.put("schema", "a/b", value, at=1)
     assert cache.get("schema", "a/b") is None
 
 

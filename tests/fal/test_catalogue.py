@@ -114,6 +114,19 @@ def test_the_key_goes_to_the_list_and_never_to_the_schemas() -> None:
     assert ["authorization" in headers for headers in says.headers] == [True, False]
 
 
+@pytest.mark.parametrize("depth", [300, 990, 1010, 100_000])
+def test_a_schema_that_is_nested_absurdly_deep_is_no_reply(depth: int) -> None:
+    deep = b'{"paths":{},"x":' + b"[" * depth + b"]" * depth + b"}"
+    client = CatalogueClient(Says(deep), Hosts("https://queue.fal.run"), KEY)
+    with pytest.raises(ReplyError):
+        anyio.run(client.schema, "fal-ai/flux/dev")
+
+
+def test_endpoints_like_one_are_none_where_no_list_is_known() -> None:
+    client = CatalogueClient(Says({}), Hosts("https://mine.example/queue", api="", openapi=""), KEY)
+    assert anyio.run(client.near, "fal-ai/flux/devv") == []
+
+
 def test_without_a_known_address_nothing_is_asked() -> None:
     client = CatalogueClient(Says({}), Hosts("https://mine.example/queue", api="", openapi=""), KEY)
     with pytest.raises(UsageError) as caught:
