@@ -29,6 +29,7 @@ from falbatch.api.pricing import (
 from falbatch.core.fields import input_defaults
 from falbatch.core.plan import Action, Again, Plan
 from falbatch.core.pricing import Quote
+from falbatch.errors import UsageError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -107,10 +108,8 @@ class Asker:
         book = PriceBook(self._budget, cache, kept if target == here else {})
         now = time.time()
         facts = {endpoint: kept_facts(cache, endpoint, now) for endpoint in endpoints}
-        told = Told(facts, book.known(endpoints))
-        estimates = book.estimates(endpoints)
-        why = "nobody was asked"
-        told = Told(facts, told.prices, estimates, trouble_of(endpoints, told.prices, why, at=now))
+        prices, estimates = book.known(endpoints), book.estimates(endpoints)
+        told = Told(facts, prices, estimates, trouble_of(endpoints, prices, "nobody was asked", at=now))
         is_known = (
             not any(one.why for one in facts.values())
             and not told.trouble
@@ -120,7 +119,14 @@ class Asker:
                 if wants_estimate(told.prices.get(one), fields)
             )
         )
-        return told if is_known or self._is_offline else self._talk(endpoints, cache, book)
+        if is_known or self._is_offline:
+            return told
+        try:
+            return self._talk(endpoints, cache, book)
+        except UsageError as error:  # a proxy that cannot be used, say: what fal would tell is advice
+            why = str(error)
+            facts = {endpoint: replace(one, why=why) if one.why else one for endpoint, one in facts.items()}
+            return Told(facts, prices, estimates, trouble_of(endpoints, prices, why, at=now))
 
     def _talk(self, endpoints: Sequence[str], cache: Cache, book: PriceBook) -> Told:
         from anyio.from_thread import start_blocking_portal

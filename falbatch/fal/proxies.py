@@ -35,13 +35,19 @@ def environment_proxies() -> Mapping[str, str]:
     """Scheme → proxy URL, as urllib finds them (HTTPS_PROXY, NO_PROXY …); UsageError for SOCKS."""
     proxies = urllib.request.getproxies()
     for scheme in ("http", "https", "all"):
-        url = proxies.get(scheme, "")
-        if url and urlsplit(url if "://" in url else f"http://{url}").scheme not in {"http", "https"}:
+        if (url := proxies.get(scheme, "")) and not _is_http(url):
             raise UsageError(
                 f"the {scheme} proxy of the environment is not an HTTP proxy",
                 advice=f"Unset {scheme.upper()}_PROXY, name fal's host in NO_PROXY, or use an HTTP proxy.",
             )
     return proxies
+
+
+def _is_http(proxy: str) -> bool:
+    try:
+        return urlsplit(proxy if "://" in proxy else f"http://{proxy}").scheme in {"http", "https"}
+    except ValueError:  # a bracket that is left open
+        return False
 
 
 def proxy_for(scheme: str, host: str, proxies: Mapping[str, str]) -> Proxy | None:

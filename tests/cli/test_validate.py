@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +190,45 @@ def test_deprecated_and_unknown_endpoints_are_named(shell: Shell) -> None:
     assert planned.code == 0
     assert "b.yaml:1:1: fal-ai/flux/devv: inputs are not checked: fal has no schema for it; did you mean" in planned.out
     assert "fal-ai/flux/dev " in planned.out
+
+
+@pytest.mark.parametrize(
+    "words", [("plan", "a.yaml"), ("plan", "a.yaml", "--no-validate"), ("schema", "fal-ai/no/such")]
+)
+def test_an_unknown_endpoint_is_told_where_no_list_of_endpoints_is_known(words: tuple[str, ...], shell: Shell) -> None:
+    shell.write("a.yaml", "endpoint: fal-ai/no/such\ninput: {prompt: x}\n")
+    origin = shell.sandbox.origin
+    places = {"FALBATCH_QUEUE_URL": f"{origin}/queue", "FALBATCH_OPENAPI_URL": f"{origin}/openapi"}
+    ran = shell.falbatch(*words, FALBATCH_ORIGIN=None, **places)
+    assert ran.code == (2 if words[0] == "schema" else 0), ran.err
+    assert "Traceback" not in ran.err
+    if "--no-validate" not in words:
+        assert "fal has no schema" in ran.out + ran.err
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://[::1"])
+def test_a_plan_goes_on_without_a_proxy_that_cannot_be_used(name: str, proxy: str, shell: Shell) -> None:
+    shell.write("small.yaml", GOOD.replace("STEPS", "2"))
+    planned = shell.falbatch("plan", "small.yaml", **{name: proxy})
+    assert planned.code == 0, planned.err
+    assert "inputs are not checked: the" in planned.out
+    assert "proxy of the environment is not an HTTP proxy" in planned.out
+    assert re.search(r"submit +2\n", planned.out)
+    wrong = shell.falbatch("plan", "small.yaml", "--key-file", "none.txt", **{name: proxy})
+    assert wrong.code == 4
+    ran = shell.falbatch("run", "small.yaml", "--yes", **{name: proxy})
+    assert (ran.code, shell.submits()) == (2, 0)
+
+
+def test_names_that_nobody_resolves_hold_no_plan(shell: Shell) -> None:
+    """DNS is silent for an hour; a plan that stayed for it would be ended by the shell's patience."""
+    shell.write("small.yaml", GOOD.replace("STEPS", "2"))
+    shell.write("lib/sitecustomize.py", "import socket, time\nsocket.getaddrinfo = lambda *a, **k: time.sleep(3600)\n")
+    library = str(shell.folder / "lib")
+    planned = shell.falbatch("plan", "small.yaml", FALBATCH_ORIGIN=None, PYTHONPATH=library)
+    assert planned.code == 0, planned.err
+    assert "fal did not answer within 5 s" in planned.out
 
 
 LONELY = "http://127.0.0.1:9"
