@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING
 from falbatch.adapters.store import reader
 from falbatch.core.flags import FLAGGED, JUDGED
 from falbatch.core.plan import Again
+from falbatch.core.problems import nearest
 from falbatch.core.state import State
+from falbatch.errors import UsageError
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
     from pathlib import Path
 
     from falbatch.adapters.store.jobs import EndedJob, ManifestJobs
@@ -43,22 +47,36 @@ def choose(
     has_rerolls: bool = False,
 ) -> Again:
     """Those of the manifest's `jobs` that `choice` and `resubmit_unknown` mean. `has_rerolls`: the manifest has flagged
-    results rolled again."""
+    results rolled again. Raises `UsageError` for an error type that none of the failed jobs has."""
     submit: set[int] = set()
     files: set[int] = set()
     if resubmit_unknown:
         submit |= {job.job_id for job in jobs.in_states(connection, (State.UNKNOWN, State.SUBMITTING))}
     unknown = len(submit)
-    if choice is not None and choice.missing_files:
-        files = {
-            job.job_id
-            for job in jobs.in_states(connection, (State.DONE, State.FAILED))
-            if _matches(job, choice) and _lacks_files(connection, job, folder)
-        }
-    elif choice is not None:
-        ended = jobs.in_states(connection, (State.FAILED, State.CANCELLED))
-        submit |= {job.job_id for job in ended if _matches(job, choice)}
+    if choice is not None:
+        states = (State.DONE, State.FAILED) if choice.missing_files else (State.FAILED, State.CANCELLED)
+        ended = jobs.in_states(connection, states)
+        _question_types(choice.error_types, ended)
+        chosen = [job for job in ended if _matches(job, choice)]
+        if choice.missing_files:
+            files = {job.job_id for job in chosen if _lacks_files(connection, job, folder)}
+        else:
+            submit |= {job.job_id for job in chosen}
     return Again(frozenset(submit), frozenset(files), unknown, has_rerolls)
+
+
+def _question_types(given: Iterable[str], ended: Iterable[EndedJob]) -> None:
+    """A type that is spelled wrongly must not look like a batch without failures. Where nothing failed, all are right:
+    a command that is repeated after each run has nothing to do then."""
+    on_record = Counter(job.error_type for job in ended if job.error_type)
+    for word in given:
+        if on_record and word not in on_record:
+            types = ", ".join(f"{known} ({count:,})" for known, count in on_record.most_common())
+            hint = nearest(word, on_record)
+            raise UsageError(
+                f"--type {word}: no failed job has this error type{f' ({hint})' if hint else ''}",
+                advice=f"On record are: {types}.",
+            )
 
 
 def _matches(job: EndedJob, choice: RetryChoice) -> bool:

@@ -242,7 +242,8 @@ def _retry(commands: Any) -> None:
     parser = _command(
         commands,
         "retry",
-        "do failed and cancelled jobs again: all, by error type, or by name",
+        "do failed and cancelled jobs again (all, by error type, or by name), beside all that a run does: jobs that"
+        " were never submitted are submitted too",
         tuple(EXIT_CODES),
         "falbatch retry portraits.yaml",
         "falbatch retry portraits.yaml --type runner_disconnected --name 'anna/*'",

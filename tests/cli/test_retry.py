@@ -6,6 +6,8 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.cli.conftest import MANIFEST, started, states
 from tests.faults.harness import wait_until
 
@@ -48,12 +50,30 @@ def test_retry_does_failed_jobs_again(shell: Shell) -> None:
     failing(shell, "content_policy_violation", times=2)
     assert shell.falbatch("run", "small.yaml").code == 3, "run alone leaves failed jobs as they are"
     assert shell.submits() == 4
-    by_other_type = shell.falbatch("retry", "small.yaml", "--type", "file_too_large")
-    assert by_other_type.code == 3
+    by_other_name = shell.falbatch("retry", "small.yaml", "--name", "nobody-*")
+    assert by_other_name.code == 3
     assert shell.submits() == 4
     again = shell.falbatch("retry", "small.yaml", "--type", "content_policy_violation", "--name", "kite-*")
     assert again.code == 0
     assert shell.submits() == 6
+
+
+@pytest.mark.parametrize("more", [(), ("--missing-files",), ("--type", "content_policy_violation")])
+def test_an_error_type_that_no_failed_job_has_is_questioned(more: tuple[str, ...], shell: Shell) -> None:
+    failing(shell, "content_policy_violation", times=2)
+    ran = shell.falbatch("retry", "small.yaml", "--type", "content_polcy", *more)
+    assert (ran.code, shell.submits()) == (2, 4)
+    assert (
+        '--type content_polcy: no failed job has this error type (did you mean "content_policy_violation"?)' in ran.err
+    )
+    assert "On record are: content_policy_violation (2)." in ran.err
+
+
+def test_where_nothing_failed_there_is_nothing_to_question(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    assert shell.falbatch("run", "small.yaml", "--limit", "2").code == 0
+    ran = shell.falbatch("retry", "small.yaml", "--type", "runner_disconnected")
+    assert (ran.code, shell.submits()) == (0, 4), "jobs that were never submitted are"
 
 
 def test_run_retry_failed_does_the_same(shell: Shell) -> None:
