@@ -41,7 +41,9 @@ def plan(
     they were heard within a day; with `offline` nobody is asked. With `validate` inputs are checked against them.
     Raises `ManifestError` with every problem found. Nothing is written but a cache of what fal said.
     """
-    from falbatch.api.offline import check_endpoint
+    import os
+
+    from falbatch.api.offline import check_endpoint, target_kind
     from falbatch.api.planning import Selection, make_plan
     from falbatch.api.quoting import Asker
     from falbatch.api.workspace import open_manifest
@@ -56,4 +58,5 @@ def plan(
         each=each,
         learn=asker.ask,
         validates=validate,
+        here=target_kind(os.environ, sandbox=sandbox),
     )

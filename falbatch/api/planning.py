@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from falbatch.adapters.sources import read_rows
 from falbatch.adapters.store import kept, spending, stage
@@ -28,12 +28,13 @@ from falbatch.api.unchanged import on_record
 from falbatch.core.expand import expand
 from falbatch.core.plan import Action, Again, Change, Plan, PlannedJob
 from falbatch.core.problems import ProblemLog, shown
-from falbatch.errors import ManifestError, UsageError
+from falbatch.errors import ManifestError, Problem, UsageError
 
 if TYPE_CHECKING:
     import sqlite3
 
     from falbatch.adapters.store.jobs import ManifestJobs
+    from falbatch.adapters.store.reader import BatchRow
     from falbatch.api.workspace import Workspace
     from falbatch.core.faults import Fault
     from falbatch.core.fileinputs import FileInput
@@ -149,11 +150,13 @@ def make_plan(
     each: Callable[[PlannedJob], None] | None = None,
     learn: Learn | None = None,
     validates: bool = True,
+    here: str | None = None,
 ) -> Plan:
     """What a run would do now. `each` sees every job, in the manifest's order. Writes nothing to the state file.
 
-    `learn` tells what fal says of endpoints; without it nothing is checked against their schemas. Raises
-    `ManifestError` with everything that is wrong.
+    `learn` tells what fal says of endpoints; without it nothing is checked against their schemas. `here` is the fal
+    that the plan is for, as state files name it; another one on record is said. Raises `ManifestError` with everything
+    that is wrong.
     """
     with _state_or_empty(workspace) as connection:
         problems = workspace.problems
@@ -186,7 +189,29 @@ def make_plan(
         )
         verdict.raise_if_wrong(problems)
         plan = summarize(connection, workspace, selection, planned, terms=terms, each=each)
-        return replace(plan, warnings=verdict.warnings, cost=None if quote is None else quote.cost())
+        warnings = (*_elsewhere(manifest, batch_row(connection), here), *verdict.warnings)
+        return replace(plan, warnings=warnings, cost=None if quote is None else quote.cost())
+
+
+_REAL: Final = "what is on record here was done by fal and paid for: a run elsewhere needs a folder of its own"
+_REHEARSALS: Final[Mapping[str, tuple[str, str]]] = {
+    "sandbox": ("the built-in sandbox", "`falbatch run` goes on with --sandbox; fal's own work needs another --output"),
+    "loopback": (
+        "a server on this machine",
+        "`falbatch run` goes on where FALBATCH_ORIGIN names it; fal's own work needs another --output",
+    ),
+}
+
+
+def _elsewhere(manifest: Manifest, row: BatchRow | None, here: str | None) -> tuple[Problem, ...]:
+    """What to say where the work on record is of another fal than a run from here would go to, which is refused."""
+    if row is None or here is None or row.target == here:
+        return ()
+    what, hint = _REAL, "--output DIR"
+    if row.target in _REHEARSALS:
+        whose, hint = _REHEARSALS[row.target]
+        what = f"this batch is a rehearsal: {whose} did what is on record, and nothing of it was paid"
+    return (Problem(manifest.source, *manifest.line_of(("name",)), what, hint),)
 
 
 @contextlib.contextmanager

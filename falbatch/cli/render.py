@@ -149,6 +149,9 @@ def _money_lines(status: BatchStatus) -> Iterator[str]:
 
 def status_lines(status: BatchStatus) -> Iterator[str]:
     """A batch: its states, its failures by reason, its unknown jobs."""
+    if not status.name:
+        yield "nothing was planned or submitted yet: every run so far was refused before it began"
+        return
     yield f"{status.name}: {status.count(State.DONE):,} of {status.total:,} jobs done, {status.files:,} files"
     for state in State:
         if count := status.counts.get(state):

@@ -180,6 +180,21 @@ def test_a_rehearsal_and_real_work_never_share_a_folder(shell: Shell) -> None:
     refused(shell, shell.falbatch("run", "small.yaml"), 6, "sandbox", "--output")
 
 
+def test_a_plan_over_a_rehearsal_says_that_nothing_was_paid(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    assert shell.falbatch("run", "small.yaml", "--sandbox", "--limit", "1").code == 0
+    words = "this batch is a rehearsal: the built-in sandbox did what is on record, and nothing of it was paid"
+    planned = shell.falbatch("plan", "small.yaml", "--offline", FALBATCH_ORIGIN=None)
+    assert planned.code == 0
+    assert words in planned.out
+    assert "`falbatch run` goes on with --sandbox" in planned.out
+    assert words not in shell.falbatch("plan", "small.yaml", "--sandbox").out
+    assert shell.falbatch("run", "small.yaml", "--limit", "1", "--output", "here").code == 0
+    told = shell.falbatch("plan", "small.yaml", "--output", "here", "--offline", FALBATCH_ORIGIN=None).out
+    assert "this batch is a rehearsal: a server on this machine did what is on record" in told
+    assert "rehearsal" not in shell.falbatch("plan", "small.yaml", "--output", "here").out
+
+
 def test_a_state_file_of_a_newer_version_is_refused_and_untouched(shell: Shell) -> None:
     shell.write("small.yaml", MANIFEST)
     assert shell.falbatch("run", "small.yaml", "--limit", "1").code == 0
@@ -281,6 +296,17 @@ USAGE = {
 def test_a_wrong_command_line_is_refused(shell: Shell, case: str) -> None:
     shell.write("small.yaml", MANIFEST)
     refused(shell, shell.falbatch(*USAGE[case]), 2)
+
+
+def test_status_of_a_batch_whose_only_run_was_refused_says_so(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST + "rows: rows.csv\n")
+    shell.write("rows.csv", "a,b\n1,2,3\n")
+    refused(shell, shell.falbatch("run", "small.yaml"), 2, "rows.csv")
+    told = shell.falbatch("status", "small.yaml")
+    assert told.code == 0
+    assert told.out.startswith("nothing was planned or submitted yet")
+    (status,) = shell.falbatch("status", "small.yaml", "--json").objects()
+    assert status["total"] == 0
 
 
 def test_status_of_a_batch_that_never_ran_says_so(shell: Shell) -> None:
