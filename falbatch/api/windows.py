@@ -25,6 +25,7 @@ __all__ = [
     "EndpointSchema",
     "Model",
     "as_told",
+    "categories",
     "models",
     "open_catalogue",
     "open_windows",
@@ -81,6 +82,12 @@ async def models(
             if cursor is None or not page.models:
                 break
     return found[:limit]
+
+
+async def categories(*, key_file: Path | None = None, is_sandbox: bool = False) -> list[str]:
+    """The categories of fal's models, sorted. Raises `FalbatchError`."""
+    found = await models(limit=MODELS_MOST, key_file=key_file, is_sandbox=is_sandbox)
+    return sorted({model.category for model in found if model.category})
 
 
 async def schema(endpoint: str, *, is_sandbox: bool = False) -> EndpointSchema:

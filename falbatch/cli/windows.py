@@ -17,9 +17,9 @@ from falbatch.api.preflight import FILE_STANDS
 from falbatch.api.starting import manifest_schema
 from falbatch.cli.costs import cost_words, day_of, how
 from falbatch.core.money import NANO, in_dollars
-from falbatch.core.problems import one_line
+from falbatch.core.problems import nearest, one_line
 from falbatch.core.yamltext import load
-from falbatch.errors import ExitCode, UsageError
+from falbatch.errors import ExitCode, FalbatchError, UsageError
 from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
@@ -185,8 +185,22 @@ def do_models(options: argparse.Namespace) -> int:
     if len(found) > options.limit:
         print(f"these are the first {options.limit}; --limit N shows more", file=sys.stderr)
     if not found:
-        print("no model matches", file=sys.stderr)
+        print(f"no model matches{_other_categories(options)}", file=sys.stderr)
     return int(ExitCode.OK)
+
+
+def _other_categories(options: argparse.Namespace) -> str:
+    """What there is in place of a category that fal does not have; "" where it has it, or does not say."""
+    if not options.category:
+        return ""
+    try:
+        known = anyio.run(lambda: windows.categories(key_file=options.key_file, is_sandbox=options.sandbox))
+    except FalbatchError:
+        return ""
+    if options.category in known:
+        return ""
+    hint = nearest(options.category, known)
+    return f": there is no category {options.category!r}{f' ({hint})' if hint else ''}; there are: {', '.join(known)}"
 
 
 def _model_lines(found: list[Model], *, is_json: bool) -> Iterator[str]:

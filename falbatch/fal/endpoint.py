@@ -47,7 +47,7 @@ class EndpointId:
             _check_segment(segment, text)
         namespace = segments.pop(0) if segments[0] in NAMESPACES else None
         if len(segments) < 2:
-            missing = f"{namespace}/ needs an owner and a name after it" if namespace else "it has no alias"
+            missing = f"{namespace}/ needs an owner and a name after it" if namespace else _no_alias(text)
             raise ValueError(f"{text!r} is not an endpoint id: {missing}; {_RIGHT_FORM}")
         owner, alias, *rest = segments
         return cls(namespace, owner, alias, "/".join(rest) or None)
@@ -65,6 +65,10 @@ class EndpointId:
 
     def __str__(self) -> str:
         return self.submit_path
+
+
+def _no_alias(word: str) -> str:
+    return f"it has no alias (`falbatch models {word}` searches)"
 
 
 def _refuse_foreign(text: str) -> None:

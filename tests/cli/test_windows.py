@@ -122,6 +122,7 @@ def test_a_call_that_fal_would_refuse_is_not_made(shell: Shell) -> None:
         (("upload", "nowhere.png"), 2, "there is no such file"),
         (("upload", "there.txt", "--expires-in", "soon"), 2, "--expires-in"),
         (("schema", "fal-ai/unknown"), 2, "404"),
+        (("schema", "flux"), 2, "it has no alias (`falbatch models flux` searches)"),
         (("schema", "https://fal.ai/models/fal-ai/flux"), 2, "is a URL, not an endpoint id"),
     ],
 )
@@ -162,7 +163,16 @@ def test_models_are_searched_and_shown(shell: Shell) -> None:
     assert "(deprecated)" in shell.falbatch("models", "--status", "deprecated").out
     none = shell.falbatch("models", "no such model anywhere")
     assert (none.code, none.out) == (0, "")
-    assert "no model matches" in none.err
+    assert none.err == "no model matches\n"
+
+
+def test_a_category_that_fal_does_not_have_is_told_with_those_that_it_has(shell: Shell) -> None:
+    none = shell.falbatch("models", "--category", "text-to-pic")
+    assert (none.code, none.out) == (0, "")
+    assert "no model matches: there is no category 'text-to-pic' (did you mean \"text-to-" in none.err
+    assert "image-to-image, " in none.err
+    other = shell.falbatch("models", "no such model anywhere", "--category", "text-to-image")
+    assert other.err == "no model matches\n"
 
 
 def test_a_schema_is_a_table_or_the_document(shell: Shell) -> None:
