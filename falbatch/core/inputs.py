@@ -126,10 +126,10 @@ def _compile(value: Any, path: Path) -> _Node | None:
     match value:
         case str() if is_template(value):
             return Leaf(path, Template(value))
-        case dict() if len(path) > 1 and is_file_input(value):  # an input as a whole is no file
+        case dict() if len(path) > 1 and is_file_input(value):  # an input as a whole is no file, and no seed
             written = value["file"]
             return _File(path, value, Template(written) if is_template(written) else None)
-        case dict() if is_derived(value):
+        case dict() if len(path) > 1 and is_derived(value):
             return _Derived()
         case dict():
             found = tuple((key, node) for key, entry in value.items() if (node := _compile(entry, (*path, key))))

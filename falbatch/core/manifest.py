@@ -225,7 +225,7 @@ def _input(check: Checker) -> dict[str, Any]:
                     check.wrong((*inner, key), f"{dotted(inner)}: {fault.what}", fault.hint)
             elif FILE_KEY in value:
                 check.wrong_key((*inner, FILE_KEY), f'"{FILE_KEY}" is falbatch\'s own mark', "write {file: path}")
-            elif is_derived(value) and value["derive"] is not True:
+            elif inner != path and is_derived(value) and value["derive"] is not True:
                 what = f"{dotted(inner)}.derive must be true, not {shown(value['derive'])}"
                 check.wrong(
                     (*inner, "derive"), what, "true gives every job a seed of its own; a number gives all the same"

@@ -54,7 +54,8 @@ def with_seed(input_json: bytes, seed: int | None) -> bytes:
 
 
 def is_derived(value: object) -> bool:
-    """True for `{derive: …}` as it is written; only `true` makes sense there."""
+    """True for `{derive: …}` as it is written; only `true` makes sense there. An input as a whole that looks like it
+    has a field of that name."""
     return isinstance(value, Mapping) and set(value) == {"derive"}
 
 

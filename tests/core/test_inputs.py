@@ -57,6 +57,11 @@ def test_an_input_without_templates_is_shared() -> None:
     assert _render(data)[0] is data
 
 
+def test_an_input_whose_only_field_is_called_derive_is_that_field() -> None:
+    assert _render({"derive": "{{ name }}"}, name="x") == ({"derive": "x"}, [])
+    assert _render({"derive": True}) == ({"derive": True}, [])
+
+
 def test_an_input_whose_only_field_is_called_file_is_that_field() -> None:
     given = {"file": "{{ name }}", "as": "data"}
     assert _render(given, name="x") == ({"file": "x", "as": "data"}, [])
