@@ -2,7 +2,8 @@
 
 It is never stricter than the parser (`core/manifest.py`), so an editor refuses nothing that runs. What it cannot say
 stays the parser's: what depends on two places at once (mode and limits, lists of one length), what is inside a
-template, names that are in use. Draft-07, since that is what the editors' YAML servers know in full.
+template, names that are in use, whether a number was meant as text. Draft-07, since that is what the editors' YAML servers know
+in full.
 """
 
 from __future__ import annotations
@@ -48,16 +49,47 @@ def manifest_schema(told: Told) -> Schema:
         for name, made in _plain_keys(told).items()
     }
     sections = {name: _section(model, told, shared) for name, model in section_models().items()}
+    shared = {"constant": _constant(), "values": _values(), "value": _value(told), **shared}
+    exact = {"endpoint": plain["endpoint"]}  # which is never a word that could be taken for a number
     return {
         "$schema": DRAFT,
         "title": TITLE,
         "description": "What falbatch is to run: inputs, endpoint, output and limits.",
         "type": "object",
-        "properties": plain | sections,
+        "properties": {name: _numbers_too(made) for name, made in (plain | sections).items()} | exact,
         "required": ["endpoint", "input"],
         "additionalProperties": False,
-        "definitions": {"constant": _constant(), "values": _values(), "value": _value(told), **shared},
+        "definitions": {name: _numbers_too(made) for name, made in shared.items()},
     }
+
+
+_LIKE_NUMBERS: Final = ("001", "0x1F", "0o7", "+5", "1.", ".inf")
+"""Texts, for the parser (core/yamltext.py), and numbers for editors."""
+
+
+def _numbers_too(made: Any) -> Any:
+    """A schema that takes numbers, too, where it takes texts that an editor would read as numbers: `hint: 0x1F`. It
+    cannot tell `001` from 1, so what a number itself means there is the parser's to say."""
+    if isinstance(made, list):
+        return [_numbers_too(part) for part in made]
+    if not isinstance(made, dict):
+        return made
+    kinds = made.get("type")
+    wanted = {name: part if name in _AS_IT_IS else _numbers_too(part) for name, part in made.items()}
+    words = kinds if isinstance(kinds, list) else [kinds]
+    is_free = "enum" not in made and "const" not in made
+    if "string" in words and "number" not in words and is_free and _takes_like_numbers(made):
+        wanted["type"] = [*(word for word in words if word != "integer"), "number"]
+    return wanted
+
+
+_AS_IT_IS: Final = frozenset({"propertyNames", "default", "examples", "enum", "const", "required", "dependencies"})
+"""Keywords without a schema of a value inside."""
+
+
+def _takes_like_numbers(made: Schema) -> bool:
+    pattern = re.compile(made.get("pattern", ""))
+    return any(pattern.search(text) and made.get("minLength", 0) <= len(text) for text in _LIKE_NUMBERS)
 
 
 def _words(docstring: str) -> str:
