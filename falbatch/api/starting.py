@@ -6,17 +6,20 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.adapters.files import translated, whole_file
 from falbatch.api import windows
+from falbatch.core.checking import InputCheck
 from falbatch.core.manifest_schema import TITLE
 from falbatch.core.naming import slug
-from falbatch.core.starter import Subject, starter
+from falbatch.core.starter import Subject, starter, takes_all
 from falbatch.errors import UsageError, WireError
 
 if TYPE_CHECKING:
-    from falbatch.core.starter import Starter
+    from collections.abc import Mapping
+
+    from falbatch.core.starter import Starter, Takes
     from falbatch.fal.catalogue import CatalogueClient, Model
 
 SCHEMA_FILE: Final = Path(__file__).parents[1] / "manifest.schema.json"
@@ -45,7 +48,17 @@ async def begin(endpoint: str, *, is_sandbox: bool = False) -> Begun:
         found = await windows.read_schema(asked, endpoint)
         listed = await _listed(asked, endpoint)
     name, category, status = (listed.name, listed.category, listed.status) if listed else ("", "", "")
-    return Begun(Subject(endpoint, found.fields.inputs, name, category), status == "deprecated")
+    fields = found.fields.inputs
+    subject = Subject(endpoint, fields, name, category, is_sandbox=is_sandbox, takes=_taker(found.document))
+    return Begun(subject, status == "deprecated")
+
+
+def _taker(document: Mapping[str, Any]) -> Takes:
+    """What a run's own check will say of a field's value."""
+    try:
+        return InputCheck(document).takes
+    except ValueError:
+        return takes_all
 
 
 async def _listed(asked: CatalogueClient, endpoint: str) -> Model | None:

@@ -144,6 +144,10 @@ class InputCheck:
         """True when there is nothing to say: the common case, in a microsecond."""
         return self._closed.is_valid(given)
 
+    def takes(self, name: str, value: Any) -> bool:
+        """Whether the input's field `name` may have `value`, whatever else is missing."""
+        return not any(fault.is_error and fault.path[:1] == (name,) for fault in self.faults({name: value}))
+
     def faults(self, given: Any) -> Iterator[InputFault]:
         """All that is wrong with an input, and all in it that nobody will look at."""
         if self._closed.is_valid(given):

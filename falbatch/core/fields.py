@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ INSIDE_DEPTH: Final = 2
 """Fields of fields of fields are not shown: whoever needs them reads the document."""
 
 CHOICES_SHOWN: Final = 12
+
+LARGEST: Final = 1e300
+"""Bounds beyond it bound nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,15 +245,32 @@ def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def _is_within(value: float, schema: Mapping[str, Any]) -> bool:
-    above, below = _number(schema, "exclusiveMinimum", -math.inf), _number(schema, "exclusiveMaximum", math.inf)
-    return above < value < below and _number(schema, "minimum", -math.inf) <= value <= _number(
-        schema, "maximum", math.inf
-    )
+    low, above, high, below = _limits(schema)  # NaN is within none
+    return low <= value <= high and above < value < below and _is_multiple(value, _number(schema, "multipleOf", 0))
+
+
+def _limits(schema: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """At least, above, at most, below. OpenAPI 3.0 says `exclusiveMinimum: true` of the minimum beside it."""
+    low, high = _number(schema, "minimum", -math.inf), _number(schema, "maximum", math.inf)
+    above = low if schema.get("exclusiveMinimum") is True else _number(schema, "exclusiveMinimum", -math.inf)
+    below = high if schema.get("exclusiveMaximum") is True else _number(schema, "exclusiveMaximum", math.inf)
+    return low, above, high, below
+
+
+def _is_multiple(value: float, step: float) -> bool:
+    """Whether `value` is a multiple of `step` as both are written: 0.3 is one of 0.1."""
+    return step <= 0 or value in {math.inf, -math.inf} or _exact(value) % _exact(step) == 0
+
+
+def _exact(value: float) -> Fraction:
+    return Fraction(value) if isinstance(value, int) else Fraction(str(value))
 
 
 def _number(schema: Mapping[str, Any], key: str, otherwise: float) -> float:
     value = schema.get(key)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST:
+        return value
+    return otherwise
 
 
 def _made(document: Mapping[str, Any], schema: Mapping[str, Any], depth: int) -> Iterator[Any]:
@@ -259,8 +280,7 @@ def _made(document: Mapping[str, Any], schema: Mapping[str, Any], depth: int) ->
             case "string":
                 yield MADE_UP * max(1, min(int(_number(schema, "minLength", 1)), 1000))
             case "integer" | "number":
-                low = max(_number(schema, "minimum", -math.inf), _number(schema, "exclusiveMinimum", -1) + 1)
-                yield math.ceil(low) if kind == "integer" and math.isfinite(low) else low
+                yield from _made_numbers(schema, is_whole=kind == "integer")
             case "boolean":
                 yield False
             case "array":
@@ -274,6 +294,24 @@ def _made(document: Mapping[str, Any], schema: Mapping[str, Any], depth: int) ->
                     for name in needed
                 }
                 yield {name: values[0] for name, values in inside.items() if values}
+
+
+def _made_numbers(schema: Mapping[str, Any], *, is_whole: bool) -> Iterator[float]:
+    """Numbers that may be within the bounds: 0, else the lowest, the highest, one between."""
+    low, above, high, below = _limits(schema)
+    least, most = max(low, above), min(high, below)
+    step = _exact(max(0, _number(schema, "multipleOf", 0)) or (1 if is_whole else 0))
+    if least <= 0 <= most and not math.isfinite(low):
+        yield 0
+    for edge, sign in ((least, 1), (most, -1)):
+        if not math.isfinite(edge):
+            continue
+        exact = _exact(edge)
+        first = exact if not step else sign * math.ceil(sign * exact / step) * step
+        for number in (first, first + sign * (step or 1)):
+            yield int(number) if number.denominator == 1 else float(number)
+    if math.isfinite(least) and math.isfinite(most):
+        yield (least + most) / 2
 
 
 def _type(document: Mapping[str, Any], given: Mapping[str, Any], depth: int) -> str:

@@ -2,8 +2,8 @@
 
 It is never stricter than the parser (`core/manifest.py`), so an editor refuses nothing that runs. What it cannot say
 stays the parser's: what depends on two places at once (mode and limits, lists of one length), what is inside a
-template, names that are in use, whether a number was meant as text. Draft-07, since that is what the editors' YAML servers know
-in full.
+template, names that are in use, whether a number was meant as text. Draft-07, since that is what the editors' YAML
+servers know in full.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ is read stricter than it is meant: `oneOf` is `anyOf`, formats are comments.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core.fields import input_schema
@@ -102,7 +103,7 @@ def _with_null(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def _is_count(value: Any) -> bool:

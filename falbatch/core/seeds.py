@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SEED: Final = "seed"
 """The member of an input that a re-roll replaces, where it is there and an integer."""
 
+SEED_MOST: Final = 2**31 - 1
+"""The largest that is made here."""
+
 MARK: Final[Mapping[str, bool]] = {"falbatch:derive": True}
 MARK_JSON: Final = b'{"falbatch:derive":true}'
 """The mark in canonical JSON. No text holds these bytes: its quotes have a backslash before them."""

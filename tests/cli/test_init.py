@@ -48,6 +48,18 @@ def test_init_names_the_file_by_the_endpoint_and_never_replaces_one_unasked(shel
     assert sorted(path.name for path in shell.folder.iterdir()) == ["falbatch.schema.json", "flux-dev.yaml"]
 
 
+def test_init_by_the_sandbox_goes_on_by_the_sandbox(shell: Shell) -> None:
+    made = shell.falbatch("init", DEV, "dev.yaml", "--sandbox", FAL_KEY=None, FALBATCH_ORIGIN=None)
+    assert "falbatch plan dev.yaml --sandbox" in made.err
+    text = (shell.folder / "dev.yaml").read_text()
+    for line in ("falbatch plan dev.yaml --sandbox ", "falbatch run dev.yaml --sandbox --output rehearsal "):
+        assert line in text
+        ran = shell.falbatch(*line.split()[1:], FAL_KEY=None, FALBATCH_ORIGIN=None)
+        assert ran.code == 0, ran.err
+    assert "falbatch status dev.yaml --output rehearsal " in text
+    assert shell.falbatch("status", "dev.yaml", "--output", "rehearsal").code == 0
+
+
 def test_init_makes_folders_and_puts_the_schema_beside_the_manifest(shell: Shell) -> None:
     assert shell.falbatch("init", DEV, "batches/new/kites.yaml").code == 0
     folder = shell.folder / "batches" / "new"

@@ -28,6 +28,7 @@ def made(field: Any, **schemas: Any) -> Any:
         ),
         ({"minimum": 0, "exclusiveMinimum": True}, {"exclusiveMinimum": 0}),
         ({"maximum": 9, "exclusiveMaximum": False}, {"maximum": 9}),
+        ({"maximum": float("inf"), "minimum": float("nan"), "multipleOf": float("inf")}, {}),
         ({"oneOf": [{"type": "string"}, {"type": "null"}]}, {"anyOf": [{"type": "string"}, {"type": "null"}]}),
         ({"title": "X", "default": 3, "format": "uri", "ui": {"a": 1}, "type": "string"}, {"type": "string"}),
         ({"type": "array", "items": {"type": "string", "x-fal": 1}}, {"type": "array", "items": {"type": "string"}}),

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 
+from falbatch.core.checking import InputCheck
 from falbatch.core.expand import expand
 from falbatch.core.fields import endpoint_fields
 from falbatch.core.fileinputs import FileInput
@@ -33,10 +34,11 @@ VALIDATOR = Draft7Validator(json.loads(SHIPPED.read_bytes()))
 COMMENTED = re.compile(r"^( *)# (?!yaml-language-server)", re.MULTILINE)
 
 
-def start(properties: dict[str, Any], *required: str, **more: Any) -> Starter:
+def start(properties: dict[str, Any], *required: str, file: str = "app.yaml", **more: Any) -> Starter:
     """A starter for an endpoint with these inputs."""
-    found = endpoint_fields(document({"type": "object", "properties": properties, "required": [*required]}))
-    return starter(Subject("me/app", found.inputs, **more), file="app.yaml", schema="falbatch.schema.json")
+    given = document({"type": "object", "properties": properties, "required": [*required]})
+    subject = Subject("me/app", endpoint_fields(given).inputs, takes=InputCheck(given).takes, **more)
+    return starter(subject, file=file, schema="falbatch.schema.json")
 
 
 def of_model(endpoint: str) -> Starter:
@@ -130,6 +132,91 @@ def test_an_endpoint_without_fields_is_given_nothing() -> None:
 
 def test_an_endpoint_whose_only_field_is_called_file_gets_a_field() -> None:
     assert inputs(start({"file": {"type": "string"}}, "file").text)[0] == {"file": "a red kite over the sea"}
+
+
+def test_an_endpoint_whose_only_field_is_called_derive_gets_a_field() -> None:
+    assert inputs(start({"derive": {"type": "string"}}, "derive").text)[0] == {"derive": "a red kite over the sea"}
+
+
+INT, NUMBER, TEXT_TYPE = {"type": "integer"}, {"type": "number"}, {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {**INT, "minimum": 1, "multipleOf": 8},
+        {**INT, "maximum": -5},
+        {**INT, "minimum": 5, "exclusiveMinimum": True},
+        {**INT, "maximum": -5, "exclusiveMaximum": True},
+        {**INT, "exclusiveMinimum": 5, "multipleOf": 5},
+        {**INT, "minimum": 0.5},
+        {**INT, "minimum": -(10**400), "maximum": 10**400},
+        {**INT, "multipleOf": 10**20},
+        {**NUMBER, "minimum": float("-inf"), "multipleOf": float("inf")},
+        {**NUMBER, "minimum": 0, "maximum": 1, "exclusiveMinimum": True, "exclusiveMaximum": True},
+        {**NUMBER, "exclusiveMinimum": 2.5},
+        {**NUMBER, "minimum": 0.25, "multipleOf": 0.1},
+        {**NUMBER, "maximum": -0.5},
+        {**INT, "examples": [9, 16], "multipleOf": 8},
+        {**INT, "enum": [3, 7]},
+        {"type": "boolean"},
+        {"type": "array", "items": INT, "minItems": 2},
+        {"type": "object", "properties": {"a": {**INT, "minimum": 1, "multipleOf": 8}}, "required": ["a"]},
+        {**TEXT_TYPE, "maxLength": 5},
+        {**TEXT_TYPE, "minLength": 60},
+        {**TEXT_TYPE, "pattern": "^[a-z]{3}$", "examples": ["ABC", "abc"]},
+        {"anyOf": [{**INT, "maximum": -5}, {"type": "boolean"}]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_required", [True, False])
+def test_what_a_starter_gives_passes_a_runs_own_check(field: dict[str, Any], is_required: bool) -> None:
+    required = ["x"] if is_required else []
+    check = InputCheck(document({"type": "object", "properties": {"x": field}, "required": required}))
+    made = start({"x": field}, *required)
+    for text in [made.text, *uncommented(made.text)]:
+        for one in inputs(text):
+            assert "x" in one or not is_required
+            assert [fault.what for fault in check.faults(one)] == []
+
+
+@pytest.mark.parametrize(
+    ("seed", "axis"),
+    [
+        ({**INT, "examples": [42]}, "  seed: {range: [42, 44]}"),
+        ({**INT, "enum": [42, 1000]}, "  seed: [42, 1000]"),
+        ({**INT, "enum": [42]}, None),
+        ({**INT, "examples": [42], "multipleOf": 7}, "  seed: {range: [42, 56, 7]}"),
+        ({**INT, "multipleOf": 5, "minimum": 3}, "  seed: {range: [5, 15, 5]}"),
+        ({**INT, "maximum": 42, "examples": [42]}, "  seed: [42, 0]"),
+    ],
+)
+def test_the_seeds_of_the_matrix_are_such_as_the_endpoint_takes(seed: dict[str, Any], axis: str | None) -> None:
+    check = InputCheck(document({"type": "object", "properties": {"seed": seed}}))
+    made = start({"seed": seed, "prompt": TEXT_TYPE})
+    assert (axis is None and "\n  seed:" not in made.text) or axis in made.text.splitlines()
+    for text in [made.text, *uncommented(made.text)]:
+        for one in inputs(text):
+            assert [fault.what for fault in check.faults(one) if fault.path[0] == "seed"] == []
+
+
+def test_a_seed_of_the_jobs_own_is_offered_where_it_is_taken() -> None:
+    assert "Or {derive: true}" in start({"seed": INT, "prompt": TEXT_TYPE}).text
+    assert "Or {derive: true}" not in start({"seed": {**INT, "maximum": 65535}, "prompt": TEXT_TYPE}).text
+
+
+def test_a_file_called_like_a_template_has_comments_that_can_be_used() -> None:
+    made = start({"prompt": TEXT_TYPE}, file="{{x}}.yaml")
+    for text in uncommented(made.text):
+        assert inputs(text)
+
+
+def test_a_starter_by_the_sandbox_names_commands_for_the_sandbox() -> None:
+    commands = re.findall(
+        r"^##   (falbatch (?:plan|run) .*?)   ", start({"prompt": TEXT_TYPE}, is_sandbox=True).text, re.MULTILINE
+    )
+    assert len(commands) == 2
+    assert all(" --sandbox" in command for command in commands)
 
 
 def test_what_nothing_is_known_of_is_given_a_text() -> None:
