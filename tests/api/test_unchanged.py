@@ -24,6 +24,7 @@ from falbatch.api.planning import Planned, Selection, fill_stage, make_plan, set
 from falbatch.api.workspace import open_manifest
 from falbatch.core.plan import Change
 from falbatch.core.state import State
+from falbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -117,7 +118,10 @@ def said(
     connection: sqlite3.Connection, workspace: Workspace, planned: Planned, choice: RetryChoice | None, *, unknown: bool
 ) -> tuple[Any, ...]:
     jobs = planned.jobs
-    again = choose(connection, choice, jobs=jobs, resubmit_unknown=unknown, folder=workspace.output)
+    try:
+        again = choose(connection, choice, jobs=jobs, resubmit_unknown=unknown, folder=workspace.output)
+    except UsageError as error:  # no failed job has the type that was asked for
+        return str(error), error.advice
     each: list[PlannedJob] = []
     plan = summarize(connection, workspace, Selection(), planned, again, terms=TERMS, each=each.append)
     assert {action: count for action, count in plan.actions.items() if count} == counted(
