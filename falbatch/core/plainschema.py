@@ -24,8 +24,8 @@ MAX_DEPTH: Final = 32
 def plain_input_schema(document: Mapping[str, Any], *, closed: bool = False, patterns: bool = True) -> Any:
     """The schema of the input as a JSON Schema document of its own; None where `document` has none.
 
-    `closed`: an object may have the properties that are named and no others, where that can be said. `patterns`
-    False leaves regular expressions out.
+    `closed`: an object may have the properties that are named and no others, where the schema does not say so or
+    otherwise. `patterns` False leaves regular expressions out.
     """
     schema = input_schema(document)
     if schema is None:
@@ -36,7 +36,10 @@ def plain_input_schema(document: Mapping[str, Any], *, closed: bool = False, pat
     reader = _Reader(frozenset(named), closed=closed, patterns=patterns)
     root = reader.read(schema, 0)
     made = {name: reader.read(one, 0) for name, one in named.items()}
-    made |= {name: reader.read(named[name], 0, closed=False) for name in reader.parts}
+    opened: set[str] = set()
+    while new := reader.parts - opened:  # a part may have parts of its own
+        opened |= new
+        made |= {name: reader.read(named[name], 0, closed=False) for name in sorted(new)}
     return {**root, "components": {"schemas": made}} if made else root
 
 
@@ -60,7 +63,8 @@ class _Reader:
                 return {}
             if not closed:
                 self.parts.add(name)
-            return {"$ref": target}
+            reference = {"$ref": target}
+            return _with_null(reference) if schema.get("nullable") is True else reference
         made: dict[str, Any] = {key: value for key, value in schema.items() if key in _READ and _READ[key](value)}
         if not self._patterns:
             made.pop("pattern", None)
@@ -89,9 +93,10 @@ class _Reader:
         if isinstance(properties, dict):
             made["properties"] = {name: self.read(part, depth + 1) for name, part in properties.items()}
         others = schema.get("additionalProperties")
+        is_silent = "additionalProperties" not in schema
         if isinstance(others, dict):
             made["additionalProperties"] = self.read(others, depth + 1)
-        elif others is False or (self._closed and closed and "properties" in made and not has_union):
+        elif others is False or (is_silent and self._closed and closed and "properties" in made and not has_union):
             made["additionalProperties"] = False
 
 

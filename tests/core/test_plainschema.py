@@ -51,6 +51,34 @@ def test_a_closed_schema_knows_no_other_fields() -> None:
     assert schema["components"]["schemas"]["Size"]["additionalProperties"] is False
 
 
+@pytest.mark.parametrize("union", ["allOf", "anyOf"])
+def test_parts_of_parts_are_open_too(union: str) -> None:
+    """An object of several parts has the fields of all: none of them may be closed."""
+    reference = {"$ref": "#/components/schemas/"}
+    whole = {"allOf": [{"$ref": reference["$ref"] + "B"}, {"properties": {"q": {}}}]}
+    schemas: dict[str, Any] = {
+        "B": {union: [{"$ref": reference["$ref"] + "C"}]},
+        "C": {"type": "object", "properties": {"z": {}}},
+    }
+    given = document({"x": {"$ref": reference["$ref"] + "A"}}, A=whole, **schemas)
+    schema = plain_input_schema(given, closed=True)
+    assert "additionalProperties" not in schema["components"]["schemas"]["C"]
+    assert jsonschema.Draft202012Validator(schema).is_valid({"x": {"q": 1, "z": 2}})
+
+
+def test_a_reference_may_be_nullable() -> None:
+    plain = made({"$ref": "#/components/schemas/Size", "nullable": True}, Size=SIZE)
+    assert plain == {"anyOf": [{"$ref": "#/components/schemas/Size"}, {"type": "null"}]}
+
+
+def test_an_object_is_closed_only_where_its_schema_says_nothing_of_other_fields() -> None:
+    fields = {"type": "object", "properties": {"a": {}}}
+    given = document({"x": {**fields, "additionalProperties": True}, "y": fields})
+    closed = plain_input_schema(given, closed=True)["properties"]
+    assert "additionalProperties" not in closed["x"]
+    assert closed["y"]["additionalProperties"] is False
+
+
 def test_an_absurdly_deep_schema_ends_somewhere() -> None:
     field: dict[str, Any] = {"type": "integer"}
     for _ in range(500):
