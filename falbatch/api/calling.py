@@ -14,7 +14,6 @@ import anyio
 from falbatch.api import connect
 from falbatch.api.offline import user_cache
 from falbatch.api.one_call import check_call
-from falbatch.api.preflight import FILE_STANDS
 from falbatch.api.windows import KEY_ADVICE, origin_of
 from falbatch.client.asking import seconds_of
 from falbatch.client.asynchronous import AsyncClient
@@ -22,6 +21,7 @@ from falbatch.client.connections import ClientSettings
 from falbatch.client.encoding import body_of
 from falbatch.client.errors import LOST_RUN, FalClientError, FalClientHTTPError, FalClientTimeoutError
 from falbatch.core.artifacts import artifact_path, find_files, part_path
+from falbatch.core.fileinputs import FILE_STANDS
 from falbatch.core.inline import with_file_objects
 from falbatch.errors import CredentialsError, FalUnreachable, HttpError, OutputError, UsageError, WireError
 from falbatch.fal.catalogue import CatalogueClient

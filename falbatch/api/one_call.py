@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from falbatch.api.preflight import ask
 from falbatch.core.checking import InputCheck
 from falbatch.core.correction import correction
+from falbatch.core.problems import printable
 from falbatch.core.schema import dotted
 from falbatch.errors import UsageError
 
@@ -44,4 +45,4 @@ async def check_call(
 def _words(faults: list[InputFault]) -> Iterator[str]:
     for fault in faults:
         hint = correction(fault, None)
-        yield f"{dotted(fault.path)} {fault.what}{f' ({hint})' if hint else ''}"
+        yield printable(f"{dotted(fault.path)} {fault.what}{f' ({hint})' if hint else ''}")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from falbatch.core.checking import InputCheck
-from falbatch.core.fileinputs import FILE_KEY, with_files
+from falbatch.core.fileinputs import FILE_KEY, stand_in, with_files
 from falbatch.core.findings import Findings
-from falbatch.core.problems import place_of
+from falbatch.core.problems import place_of, printable
 from falbatch.errors import FalbatchError, HttpError, ManifestError, Problem, WireError
 from falbatch.exactjson import parse_json
 
@@ -40,9 +40,6 @@ MODELS_AT_ONCE: Final = 50
 """Endpoints in one question (fal-protocol §11)."""
 
 NO_SCHEMA: Final = "fal has no schema for it"
-
-FILE_STANDS: Final = "https://file.invalid/file"
-"""Stands for the URL of a file that is not uploaded yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +188,7 @@ def look_over(
     if checks or quote is not None:
         twins = _pass(findings, quote, jobs.to_submit(connection, again))
         notes += _twin_notes(manifest, twins)
-    return Verdict(findings.errors, (*notes, *findings.warnings))
+    return Verdict(findings.errors, (*notes, *findings.idle_exceptions(), *findings.warnings))
 
 
 @dataclass(slots=True)
@@ -210,7 +207,7 @@ def _pass(findings: Findings, quote: Quote | None, jobs: Iterable[ToSubmit]) -> 
             twins.first = twins.first or job
         input_json = job.input_json
         if FILE_KEY.encode() in input_json:
-            input_json = with_files(input_json, lambda _mark: FILE_STANDS)
+            input_json = with_files(input_json, stand_in)
         given = parse_json(input_json)
         findings.look(job.endpoint, given, job.seq, job.origin)
         if quote is not None:
@@ -225,7 +222,7 @@ def _twin_notes(manifest: Manifest, twins: _Twins) -> Iterator[Problem]:
     count = "1 job sends" if twins.jobs == 1 else f"{twins.jobs:,} jobs send"
     what = f"{count} what another job sends, and each is paid for [job {twins.first.seq + 1:,} ({twins.first.origin})]"
     hint = "if that is not meant, look for a template without {{ }}, equal rows, or an axis that nothing uses"
-    yield Problem(manifest.source, *manifest.line_of(("input",)), what, hint)
+    yield Problem(manifest.source, *manifest.line_of(("input",)), printable(what), hint)
 
 
 def _notes(manifest: Manifest, endpoint: str, facts: Facts, *, validates: bool) -> list[Problem]:
@@ -244,4 +241,4 @@ def _notes(manifest: Manifest, endpoint: str, facts: Facts, *, validates: bool) 
 
 
 def _note(manifest: Manifest, what: str, hint: str = "") -> Problem:
-    return Problem(manifest.source, *manifest.line_of(("endpoint",)), what, hint)
+    return Problem(manifest.source, *manifest.line_of(("endpoint",)), printable(what), hint)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from falbatch.api import calling, price_window, windows
-from falbatch.api.preflight import FILE_STANDS
 from falbatch.api.starting import manifest_schema
 from falbatch.cli.costs import cost_words, day_of, how
+from falbatch.core.fileinputs import FILE_STANDS
 from falbatch.core.money import NANO, in_dollars
 from falbatch.core.problems import nearest, one_line
 from falbatch.core.yamltext import load

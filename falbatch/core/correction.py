@@ -1,123 +1,225 @@
-"""What to write instead of a value that an endpoint will not take. Pure."""
+"""What to write instead of a value that an endpoint will not take. Pure.
+
+What follows "write" can be put into the manifest as it stands, and is taken then; where the manifest has a template,
+it is one too, so that no row loses its value.
+"""
 
 from __future__ import annotations
 
-import re
+import math
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.core.checking import BOUNDS, kinds, printable
-from falbatch.core.problems import nearest, shown
+from falbatch.core.checking import BOUNDS, Pardon, kinds
+from falbatch.core.fileinputs import is_file_input, is_stand_in
+from falbatch.core.filters import as_bool
+from falbatch.core.problems import nearest, printable, shown
+from falbatch.core.rewriting import reckons, rewritten
+from falbatch.core.seeds import is_derived
+from falbatch.core.template import is_template
+from falbatch.core.yamlwords import constant, in_quotes, key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from falbatch.core.checking import InputFault
+
+AROUND: Final = "{# made by a template around it #}"
+"""`written` for a place that the manifest has not, since a template around it makes it."""
+
+_DIGITS_MOST: Final = 40
+_VALUE_MOST: Final = 160
+"""Characters of a value that a remedy repeats: it is repeated whole or not at all."""
+
+_SEE: Final = "see `falbatch schema`"
 
 
 def correction(fault: InputFault, written: Any) -> str:
     """What to write instead. `written` is what the manifest has at the fault's place: a template, a value, or None."""
-    template = written if isinstance(written, str) and "{{" in written else ""
+    if fault.pardon:
+        return _leave_out(fault, written)
+    if is_derived(written):
+        return _seed(fault)
+    template = written if isinstance(written, str) and is_template(written) else ""
     match fault.rule:
         case "unknown":
             return nearest(str(fault.path[-1]), fault.known) or _known(fault.known)
         case "required":
             alike = nearest(str(fault.path[-1]), fault.known).removeprefix("did you mean ").removesuffix("?")
-            return f"is it {alike}?" if alike else f"add `{fault.path[-1]}:` to it"
+            return f"is it {alike}?" if alike else f"add `{key(str(fault.path[-1]))}:` to it"
         case "type":
-            return _right_kind(fault, template) or f"write {kinds(fault.limit)}"
+            return _right_kind(fault, template, written) or f"write {kinds(fault.limit)}"
         case "enum" | "const" | "union":
-            return _right_choice(fault, template) or "write one of those"
+            return _right_choice(fault, template, written) or "write one of those"
         case "minimum" | "maximum":
-            return f"write {shown(fault.limit)}" if not template else f"the nearest is {shown(fault.limit)}"
+            return _clamped(fault, template) or f"write a number that is {BOUNDS[fault.rule]} {shown(fault.limit)}"
         case "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf":
             return f"write a number that is {BOUNDS[fault.rule]} {shown(fault.limit)}"
         case "maxLength":
-            cut = f"[:{fault.limit}]"
-            return f"shorten it; in a template, {{{{ ({_expression(template) or '…'}){cut} }}}} cuts it"
+            return _write(rewritten(template, f"({{}})[:{fault.limit}]"), " to cut it") or "shorten it"
         case _:
-            return "see `falbatch schema`"
+            return _SEE
 
 
 def _known(names: Sequence[str]) -> str:
     return f"known: {', '.join(sorted(names)[:12])}" if names else ""
 
 
-def _expression(template: str) -> str:
-    """What stands in a template that is one expression; "" for any other."""
-    text = template
-    inner = text[2:-2].strip()
-    return inner if text.startswith("{{") and text.endswith("}}") and "{{" not in inner and "}}" not in inner else ""
+def _write(template: str, more: str = "") -> str:
+    return f"write {in_quotes(template)}{more}" if template else ""
 
 
-_FILTERS: Final[Mapping[str, str]] = {"integer": "int", "number": "float", "string": "string"}
+def _leave_out(fault: InputFault, written: Any) -> str:
+    if fault.pardon is Pardon.DEFAULT:
+        return "that is the default by the same schema: leave it out"
+    template = written if isinstance(written, str) else ""
+    return _write(rewritten(template, "{} if {} is not none else omit")) or "leave it out"
 
 
-_YES: Final = frozenset({"true", "yes", "1"})
-_NO: Final = frozenset({"false", "no", "0"})
+def _seed(fault: InputFault) -> str:
+    """Derived seeds have 31 bits, and are numbers."""
+    if fault.rule == "maximum" and isinstance(fault.limit, int | float) and 1 <= fault.limit < 2**31:
+        return f'a derived seed goes up to 2147483647: write "{{{{ index % {math.floor(fault.limit) + 1} }}}}"'
+    if fault.rule == "type" and "string" in fault.limit:
+        return 'a derived seed is a number: write "{{ index | string }}"'
+    return 'a derived seed is a number up to 2147483647: write one of your own, such as "{{ index }}"'
 
 
-def _right_kind(fault: InputFault, template: str) -> str:
-    value, types = fault.value, fault.limit
-    wanted = next((kind for kind in types if kind != "null"), "null")
-    expression = _expression(template)
-    if isinstance(value, str) and wanted in {"integer", "number"}:
-        if not _is_number(value, whole=wanted == "integer"):
-            return ""
-        if expression:
-            return _as_number(expression, _FILTERS[wanted])
-        if template.strip() != template:
-            return "take the blanks around {{ … }} away: a template that is one expression keeps its type"
-        return (
-            f"write {value.strip()}, without quotes"
-            if not template
-            else "a template that is one expression keeps its type"
-        )
-    if (
-        isinstance(value, str)
-        and wanted == "boolean"
-        and value.strip().lower() in {"true", "false", "yes", "no", "1", "0"}
-    ):
-        if expression:
-            return f'write "{{{{ {expression} | bool }}}}"'
-        return f"write {'true' if value.strip().lower() in {'true', 'yes', '1'} else 'false'}, without quotes"
-    if wanted == "string" and isinstance(value, int | float):
-        return f'write "{{{{ {expression} | string }}}}"' if expression else f'write "{shown(value)}", with quotes'
-    if isinstance(value, float) and wanted == "integer":
-        return f"write {round(value)}"
-    if wanted == "array" and not isinstance(value, dict):
-        return f"write [{shown(template or value)}]"
+def _clamped(fault: InputFault, template: str) -> str:
+    is_least, limit = fault.rule == "minimum", fault.limit
+    if isinstance(fault.value, int) and isinstance(limit, float):  # maybe only whole numbers are taken
+        limit = math.ceil(limit) if is_least else math.floor(limit)
+    number = _number_text(limit)
+    if template:
+        return _write(rewritten(template, f"[{{}}, {number}] | {'max' if is_least else 'min'}")) if number else ""
+    return f"write {number}" if number else ""
+
+
+def _number_text(number: float) -> str:
+    """A number as YAML and templates have it; "" for one that nobody writes."""
+    if isinstance(number, int):
+        return str(number) if number.bit_length() < 3 * _DIGITS_MOST else ""
+    return repr(number) if math.isfinite(number) else ""
+
+
+def _right_kind(fault: InputFault, template: str, written: Any) -> str:
+    """The same value as one of the types that are taken, the first that it can be."""
+    remedies = (_as_kind(fault.value, wanted, template, written, fault.limit) for wanted in fault.limit)
+    return next(filter(None, remedies), "")
+
+
+def _as_kind(value: Any, wanted: str, template: str, written: Any, types: Sequence[str]) -> str:
+    if wanted == "array":
+        return _as_list(value, template, written)
+    if is_stand_in(value):
+        return ""
+    match wanted:
+        case "integer" | "number":
+            return _as_number(value, template, is_whole=wanted == "integer" and "number" not in types)
+        case "boolean":
+            return _as_flag(value, template)
+        case "string" if isinstance(value, int | float):
+            return _as_text(value, template)
     return ""
 
 
-def _as_number(expression: str, word: str) -> str:
-    """A template that reckons with text first makes other text of it."""
-    if _PLAIN.fullmatch(expression):
-        return f'write "{{{{ {expression} | {word} }}}}"'
-    return f"cells are text: put ( … | {word}) around each of them, as in (row.steps | {word}) * 2"
+def _as_list(value: Any, template: str, written: Any) -> str:
+    if is_file_input(written):
+        return f"write [{constant(written)}]"
+    if is_stand_in(value):
+        return "write [{file: …}]"
+    if not isinstance(value, str):
+        return ""
+    if template:
+        return f"write [{in_quotes(template)}]" if template != AROUND else ""
+    one = constant(value)
+    return f"write [{one}]" if len(one) <= _VALUE_MOST else "put it in brackets: a list of one"
 
 
-_PLAIN: Final = re.compile(r"[\w.]+(\[[^\[\]]*\])?( *\| *[\w]+(\([^()]*\))?)*")
-"""A name, its entry, filters: what a further filter may follow."""
+def _as_number(value: Any, template: str, *, is_whole: bool) -> str:
+    """A text or a broken number as the number that it means."""
+    number, form = _meant_number(value, is_whole=is_whole)
+    text = _number_text(number) if number is not None else ""
+    if not text or not isinstance(value, str | float):
+        return ""
+    if not template:
+        return f"write {text}{', without quotes' if isinstance(value, str) else ''}"
+    if isinstance(value, str) and reckons(template):
+        word = "int" if is_whole else "float"
+        return f"cells are text: put ( … | {word}) around each of them, as in (row.steps | {word}) * 2"
+    if template == AROUND:
+        return ""
+    if template.strip() != template:
+        return "take the blanks around {{ … }} away: a template that is one expression keeps its type"
+    return _write(rewritten(template, form)) or "a template that is one expression keeps its type"
 
 
-def _is_number(text: str, *, whole: bool) -> bool:
+def _meant_number(value: Any, *, is_whole: bool) -> tuple[float | None, str]:
+    """The number, and what makes it of the value in a template."""
     try:
-        int(text) if whole else float(text)
+        if isinstance(value, str) and is_whole:
+            return int(value), "{} | int"
     except ValueError:
-        return False
-    return True
+        pass
+    try:
+        number = float(value) if isinstance(value, str | float) else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        return None, ""
+    if is_whole:
+        return round(number), "{} | float | round | int" if isinstance(value, str) else "{} | round | int"
+    return number, "{} | float"
 
 
-def _right_choice(fault: InputFault, template: str) -> str:
-    choices = [choice for choice in fault.limit if choice is not None] if fault.rule != "union" else []
-    value = fault.value
-    alike = [choice for choice in choices if str(choice) == str(value)]
-    if alike:
-        expression = _expression(template)
-        if expression and isinstance(alike[0], str):
-            return f'write "{{{{ {expression} | string }}}}"'
-        return f"write {shown(alike[0])}, {'with' if isinstance(alike[0], str) else 'without'} quotes"
+def _as_flag(value: Any, template: str) -> str:
+    try:
+        flag = as_bool(value)
+    except ValueError:
+        return ""
+    if template:
+        return _write(rewritten(template, "{} | bool"))
+    return f"write {constant(flag)}{', without quotes' if isinstance(value, str) else ''}"
+
+
+def _as_text(value: Any, template: str) -> str:
+    if template:
+        return _write(rewritten(template, "{} | tojson" if isinstance(value, bool) else "{} | string"))
+    text = constant(value) if isinstance(value, bool) else _number_text(value)
+    return f'write "{text}", with quotes' if text else ""
+
+
+def _right_choice(fault: InputFault, template: str, written: Any) -> str:
+    choices = [choice for choice in fault.choices if choice is not None]
+    value, word = fault.value, _word(fault.value)
+    alike = next((choice for choice in choices if word is not None and _word(choice) == word), None)
+    if alike is not None:
+        return _same(alike, value, template)
+    if fault.rule == "union" and (remedy := _right_kind(fault, template, written)):
+        return remedy
     numbers = [choice for choice in choices if isinstance(choice, int | float) and not isinstance(choice, bool)]
     if numbers and isinstance(value, int | float):
         return f"the nearest is {shown(min(numbers, key=lambda choice: abs(choice - value)))}"
-    return nearest(str(value), [printable(choice) for choice in choices if isinstance(choice, str)])
+    texts = [printable(choice) for choice in choices if isinstance(choice, str)]
+    return nearest(word, texts) if word is not None else ""
+
+
+def _word(value: Any) -> str | None:
+    """A value as one may write it without minding its kind; None for one of several parts."""
+    if isinstance(value, str):
+        return value
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return constant(int(value) if is_whole else value) if isinstance(value, bool | int | float) else None
+
+
+def _same(choice: Any, value: Any, template: str) -> str:
+    """The choice that a value is already, but for its kind."""
+    if isinstance(choice, str) and isinstance(value, bool):
+        form = "{} | tojson"
+    elif isinstance(choice, str):
+        form = "{} | string" if isinstance(value, int) else "{} | round | int | string" if value.is_integer() else ""
+        form = form or "{} | string"
+    else:
+        form = "{} | bool" if isinstance(choice, bool) else "{} | int" if isinstance(choice, int) else "{} | float"
+    if template:
+        return _write(rewritten(template, form))
+    return f"write {constant(choice)}, {'with' if isinstance(choice, str) else 'without'} quotes"

@@ -101,20 +101,46 @@ def endpoint_fields(document: Mapping[str, Any]) -> EndpointFields:
 
 def property_names(document: Mapping[str, Any], path: Sequence[str | int]) -> list[str]:
     """The names that the input schema has for the object at `path` of an input, in all the forms that it may have."""
-    schemas = [input_schema(document) or {}]
-    for step in path:
-        inner = [part for schema in schemas for part in _forms(document, schema, 0)]
-        if isinstance(step, int):
-            schemas = [_mapping(part.get("items")) for part in inner]
-        else:
-            schemas = [_mapping(_mapping(part.get("properties")).get(step)) for part in inner]
-    forms = [part for schema in schemas for part in _forms(document, schema, 0)]
+    forms = forms_at(document, path)
     return list(dict.fromkeys(name for part in forms for name in _mapping(part.get("properties"))))
+
+
+def forms_at(document: Mapping[str, Any], path: Sequence[str | int]) -> list[dict[str, Any]]:
+    """The schemas for what stands at `path` of an input: its own, and the parts of its unions one by one. Any number is
+    a place in a list."""
+    forms = list(_forms(document, input_schema(document) or {}, 0))
+    for step in path:
+        inner = [
+            form.get("items") if isinstance(step, int) else _mapping(form.get("properties")).get(step) for form in forms
+        ]
+        forms = [part for schema in inner if isinstance(schema, dict) for part in _forms(document, schema, 0)]
+    return forms
+
+
+def names_field(document: Mapping[str, Any], names: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether the input schema has the field `names`, through lists too; with the names that it has where it ends."""
+    forms = forms_at(document, ())
+    known: list[str] = []
+    for name in names:
+        for _ in range(MAX_DEPTH):
+            entries = [form["items"] for form in forms if isinstance(form.get("items"), dict)]
+            if not entries:
+                break
+            forms = [
+                *(form for form in forms if "items" not in form),
+                *(part for schema in entries for part in _forms(document, schema, 0)),
+            ]
+        known = list(dict.fromkeys(one for form in forms for one in _mapping(form.get("properties"))))
+        if name not in known:
+            return not any("properties" in form for form in forms), known
+        inner = [_mapping(form.get("properties")).get(name) for form in forms]
+        forms = [part for schema in inner if isinstance(schema, dict) for part in _forms(document, schema, 0)]
+    return True, known
 
 
 def _forms(document: Mapping[str, Any], given: Mapping[str, Any], depth: int) -> Iterator[dict[str, Any]]:
     """A schema and the parts of its unions, one by one."""
-    schema = _resolved(document, given)
+    schema = {**_resolved(document, given), **given}
     yield schema
     for key in ("anyOf", "oneOf", "allOf"):
         parts = schema.get(key)

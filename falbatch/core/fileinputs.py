@@ -36,6 +36,11 @@ DATA_BYTES_MOST: Final = 4 * 1024 * 1024
 MAX_DEPTH: Final = 64
 """How deep an input is walked."""
 
+FILE_STANDS: Final = "https://file.invalid/"
+"""Begins what stands for the URL of a file that is not uploaded yet."""
+
+_DATA_STANDS: Final = "data:application/x-falbatch-file;base64,"
+
 _KEYS: Final = frozenset({"file", "as", "content_type"})
 CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 _MARKER: Final = re.compile(
@@ -197,6 +202,17 @@ def _mark(match: re.Match[bytes]) -> FileMark:
 def with_files(input_json: bytes, text_of: Callable[[FileMark], str]) -> bytes:
     """A stored input with `text_of` each file in place of its marker; canonical JSON again."""
     return _MARKER.sub(lambda match: orjson.dumps(text_of(_mark(match))), input_json)
+
+
+def stand_in(mark: FileMark) -> str:
+    """What stands for a file where nothing is uploaded or read: a URL or a data URI, the same for the same content."""
+    begin = _DATA_STANDS if mark.travel is Travel.DATA else FILE_STANDS
+    return begin + mark.sha256.hex()
+
+
+def is_stand_in(value: object) -> bool:
+    """Whether it stands for a file."""
+    return isinstance(value, str) and value.startswith((FILE_STANDS, _DATA_STANDS))
 
 
 def without_echoes(refs: Iterable[FileRef], marks: Iterable[FileMark]) -> list[FileRef]:

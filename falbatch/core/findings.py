@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.core.correction import correction
+from falbatch.core.correction import AROUND, correction
+from falbatch.core.problems import nearest, printable
 from falbatch.core.schema import dotted
+from falbatch.core.template import is_template
+from falbatch.core.validation import EXCEPT
 from falbatch.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from falbatch.core.checking import InputCheck, InputFault, Path
     from falbatch.core.manifest import Manifest
@@ -71,7 +74,7 @@ class Findings:
         return any(names[: len(skipped)] == skipped for skipped in self._skipped)
 
     def _note(self, fault: InputFault, endpoint: str, seq: int, origin: str) -> None:
-        rule = (*fault.kind, str(fault.limit))  # an endpoint that asks for the same adds to the same cause
+        rule = (*fault.kind, fault.asks)  # an endpoint that asks for the same adds to the same cause
         key: Hashable = (rule, fault.cause)
         cause = self._causes.get(key)
         if cause is None and self._alike.get(rule, 0) >= ALIKE:
@@ -94,8 +97,19 @@ class Findings:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """What the endpoints will not look at, by place."""
+        """What the endpoints will not look at, or most likely take, by place."""
         return self._problems(is_error=False)
+
+    def idle_exceptions(self) -> Iterator[Problem]:
+        """The exceptions that are a field neither of a schema nor of the input: words that were mistyped."""
+        for number, names in enumerate(self._skipped):
+            lacking = [check.lacks(names) for check in self._checks.values()]
+            if not lacking or None in lacking or _is_in(self._manifest.input, names):
+                continue
+            known = dict.fromkeys(name for found in lacking for name in found or ())
+            line, column = self._manifest.line_of(("validate", EXCEPT, number))
+            what = f'validate.except: no endpoint has a field "{".".join(names)}"'
+            yield Problem(self._manifest.source, line, column, printable(what), printable(nearest(names[-1], known)))
 
     def _problems(self, *, is_error: bool) -> tuple[Problem, ...]:
         found = [self._problem(cause) for cause in self._causes.values() if cause.fault.is_error is is_error]
@@ -110,17 +124,27 @@ class Findings:
         whose = f" of {', '.join(sorted(cause.endpoints))}" if len(cause.endpoints) < len(self._checks) else ""
         what = f"{dotted(path)}{whose} {cause.fault.what} [{_jobs(cause)}]"
         hint = correction(cause.fault, self._written(cause.fault.path))
-        return Problem(self._manifest.source, line, column, what, hint)
+        return Problem(self._manifest.source, line, column, printable(what), printable(hint))
 
     def _written(self, path: Path) -> Any:
-        """What the manifest has at a place of the input, None where the place is made by a template around it."""
+        """What the manifest has at a place of the input: AROUND where a template around the place makes it, None where
+        nothing does."""
         value: Any = self._manifest.input
         for step in path:
             is_there = step in value if isinstance(value, dict) else isinstance(value, list) and _reaches(value, step)
             if not is_there:
-                return None
+                return AROUND if isinstance(value, str) else None
             value = value[step]
         return value
+
+
+def _is_in(value: Any, names: Sequence[str]) -> bool:
+    """Whether an input, as it is written, has or may have the field `names`, through lists too."""
+    if not names or (isinstance(value, str) and is_template(value)):
+        return True
+    if isinstance(value, list):
+        return any(_is_in(entry, names) for entry in value)
+    return isinstance(value, dict) and names[0] in value and _is_in(value[names[0]], names[1:])
 
 
 def _reaches(entries: list[Any], step: str | int) -> bool:

@@ -96,7 +96,7 @@ def shown(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case str():
-            return '"' + _short(value.replace("\n", "\\n")) + '"'
+            return '"' + _short(printable(value[: _SHOWN + 1].replace("\n", "\\n"))) + '"'
         case dict():
             return "a mapping"
         case list() | tuple():
@@ -107,9 +107,14 @@ def shown(value: Any) -> str:
             return _short(str(value))
 
 
+def printable(text: str) -> str:
+    """Words of others, fit for a terminal: nothing in them moves a cursor, ends a line or hides."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+
+
 def one_line(text: str) -> str:
-    """Words of others as one printable line: nothing in them moves a cursor, ends a line or hides."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    """The same, without blanks beside blanks."""
+    return " ".join(printable(text).split())
 
 
 def _short(text: str) -> str:

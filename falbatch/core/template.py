@@ -294,6 +294,16 @@ class _Expression(NamedTuple):
     whole: bool
 
 
+def only_expression(source: str) -> list[tuple[str, str]]:
+    """The tokens, kind and text, of a template that is one expression, blanks among them; [] for any other text."""
+    try:
+        is_one = is_template(source) and [part.whole for part in _expressions(source)] == [True]
+        tokens = [(kind, text) for _, kind, text in _environment().lex(source)] if is_one else []
+    except jinja2.TemplateSyntaxError:
+        return []
+    return [token for token in tokens if token[0] not in {"variable_begin", "variable_end"}]
+
+
 def _expressions(source: str) -> list[_Expression]:
     """The `{{ … }}` of `source`; `whole` when there is nothing else."""
     found: list[str] = []

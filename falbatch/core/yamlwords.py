@@ -31,6 +31,12 @@ def quoted(text: str) -> str:
     return "".join(char if char.isprintable() else _escaped(char) for char in written)
 
 
+def in_quotes(text: str) -> str:
+    """`text` on one line in the quotes that leave it as it is, where some do: single ones around double ones."""
+    is_plain = text.isprintable() and "'" not in text and ('"' in text or "\\" in text)
+    return f"'{text}'" if is_plain else quoted(text)
+
+
 def _escaped(char: str) -> str:
     code = ord(char)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from falbatch.adapters.cache import open_cache
+from tests.core.openapi import document as openapi
 from tests.sandbox_process import SandboxProcess
 
 if TYPE_CHECKING:
@@ -269,6 +270,42 @@ def test_an_old_schema_serves_where_fal_does_not_answer_and_is_dated(shell: Shel
     shell.write("small.yaml", GOOD.replace("STEPS", "99"))
     wrong = shell.falbatch("plan", "small.yaml", FALBATCH_CACHE=str(shell.folder / "cache"), FALBATCH_ORIGIN=LONELY)
     assert wrong.code == 2
+
+
+PARTS: dict[str, Any] = {
+    "A": {"allOf": [{"$ref": "#/components/schemas/B"}, {"properties": {"word": {"type": "string"}}}]},
+    "B": {"allOf": [{"$ref": "#/components/schemas/C"}]},
+    "C": {"type": "object", "properties": {"width": {"type": "integer"}}},
+}
+
+
+def test_a_schema_of_parts_of_parts_is_used_and_one_that_cannot_be_is_named(shell: Shell) -> None:
+    shell.write("m.yaml", 'endpoint: a/b\ninput: {size: {word: x, width: "5"}}\nvalidate: {except: [sizee]}\n')
+    cache = {"FALBATCH_CACHE": str(shell.folder / "cache"), "FALBATCH_ORIGIN": LONELY}
+    good = openapi({"size": {"$ref": "#/components/schemas/A"}}, **PARTS)
+    aged(shell, LONELY, "a/b", good, days=0)
+    ran = shell.falbatch("plan", "m.yaml", "--offline", **cache)
+    refused(shell, ran)
+    assert "input.size.width must be a whole number" in ran.err
+    assert 'validate.except: no endpoint has a field "sizee" (did you mean "size"?)' in ran.err
+    aged(shell, LONELY, "a/b", openapi({"size": {"$ref": "#/components/schemas/A/b"}}, **{"A/b": PARTS["C"]}), days=0)
+    ran = shell.falbatch("plan", "m.yaml", "--offline", **cache)
+    assert ran.code == 0, ran.err
+    assert "inputs are not checked: its schema cannot be used" in ran.out
+
+
+def test_a_file_inside_an_input_is_checked_as_a_data_uri(shell: Shell) -> None:
+    shell.write("a.png", b"\x89PNG\r\n\x1a\n" + bytes(32))
+    shell.write("m.yaml", "endpoint: a/b\ninput: {mask: {file: a.png, as: data}, all: {file: a.png}}\n")
+    cache = {"FALBATCH_CACHE": str(shell.folder / "cache"), "FALBATCH_ORIGIN": LONELY}
+    fields = {"mask": {"type": "string", "pattern": "^data:", "maxLength": 9}, "all": {"type": "array"}}
+    aged(shell, LONELY, "a/b", openapi(fields), days=0)
+    ran = shell.falbatch("plan", "m.yaml", "--offline", **cache)
+    refused(shell, ran)
+    assert "input.mask" not in ran.err
+    assert 'input.all must be a list, not a file [m.yaml] (write [{file: "a.png"}])' in ran.err.replace(
+        "[job 1 (m.yaml)]", "[m.yaml]"
+    )
 
 
 @pytest.mark.parametrize("fault", ["hang", "status:500", "truncate", "corrupt", "drop_before"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from falbatch.core.checking import InputCheck, InputFault
 from falbatch.core.correction import correction
+from falbatch.core.fileinputs import FileMark, Travel, stand_in
 from falbatch.sandbox.catalogue.document import openapi_document
 from falbatch.sandbox.catalogue.models import MODELS
 from tests.core.openapi import SIZE, SIZES, document
@@ -61,8 +62,8 @@ BAD = [
     ({"steps": "4"}, "steps", 'must be a whole number, not the text "4"', "write 4, without quotes", "row.x | int"),
     ({"steps": "four"}, "steps", 'must be a whole number, not the text "four"', "write a whole number", ""),
     ({"steps": 2.5}, "steps", "must be a whole number, not 2.5", "write 2", ""),
-    ({"steps": 0}, "steps", "must be at least 1, not 0", "write 1", "the nearest is 1"),
-    ({"steps": 99}, "steps", "must be at most 50, not 99", "write 50", "the nearest is 50"),
+    ({"steps": 0}, "steps", "must be at least 1, not 0", "write 1", "{{ [row.x, 1] | max }}"),
+    ({"steps": 99}, "steps", "must be at most 50, not 99", "write 50", "{{ [row.x, 50] | min }}"),
     ({"scale": 0}, "scale", "must be above 0, not 0", "write a number that is above 0", ""),
     ({"scale": "3.5"}, "scale", 'must be a number, not the text "3.5"', "write 3.5, without", "row.x | float"),
     ({"safe": "yes"}, "safe", 'must be true or false, not the text "yes"', "write true, without", "row.x | bool"),
@@ -74,7 +75,7 @@ BAD = [
     (
         {"image_size": "square-hd"},
         "image_size",
-        'must be one of "square", "square_hd", not the text "square-hd"',
+        'must be one of "square", "square_hd" or a mapping, not the text "square-hd"',
         'did you mean "square_hd"?',
         "",
     ),
@@ -86,7 +87,7 @@ BAD = [
     ({"loras": [{}]}, "loras.0.path", "is missing", "add `path:`", ""),
     ({"tags": "red"}, "tags", 'must be a list, not the text "red"', 'write ["red"]', ""),
     ({"prompt": "x"}, "prompt", "has 1 characters; at least 2 are needed", "see `falbatch schema`", ""),
-    ({"prompt": "a kite " * 3}, "prompt", "has 21 characters; at most 12 are taken", "{{ (…)[:12] }}", "(row.x)[:12]"),
+    ({"prompt": "a kite " * 3}, "prompt", "has 21 characters; at most 12 are taken", "shorten it", "(row.x)[:12]"),
     ({"colour": "red"}, "colour", 'the text "red" does not have the form "^#', "see `falbatch schema`", ""),
     ({"step_of": 20}, "step_of", "must be a multiple of 8, not 20", "a multiple of 8", ""),
 ]
@@ -208,6 +209,111 @@ def test_words_of_fals_reach_a_terminal_as_words() -> None:
     check = InputCheck(document({"mood": {"type": "string", "enum": ["\x1b[31mred", "blue"]}}))
     (fault,) = check.faults({"mood": "green"})
     assert "\x1b" not in fault.what + correction(fault, None)
+
+
+GOOD = [
+    ({"$ref": "#/components/schemas/Size", "nullable": True}, None),
+    ({"type": "string", "pattern": r"^\w+$"}, "Käse"),
+    ({"type": "string", "pattern": r"^[\w\s,.]+$", "nullable": True}, "Größe 5"),
+    ({"anyOf": [{"type": "string", "enum": ["a"]}, {"type": "string", "pattern": r"^\w+$"}]}, "é"),
+    ({"type": "string", "pattern": "^data:"}, stand_in(FileMark(bytes(32), Travel.DATA))),
+    ({"type": "string", "pattern": "^https:"}, stand_in(FileMark(bytes(32)))),
+    ({"type": "string", "pattern": "[.]png$", "maxLength": 40}, stand_in(FileMark(bytes(32)))),
+    ({"type": "string", "enum": ["https://v3.fal.media/a.png"]}, stand_in(FileMark(bytes(32)))),
+    (
+        {"type": "array", "uniqueItems": True, "items": {"type": "string"}},
+        [stand_in(FileMark(bytes(32))), stand_in(FileMark(b"1" * 32))],
+    ),
+    ({"type": "object", "properties": {"a": {}}, "additionalProperties": True}, {"b": 1}),
+    ({"type": "object", "properties": {"a": {}}, "additionalProperties": {"type": "integer"}}, {"b": 1}),
+]
+
+
+@pytest.mark.parametrize(("schema", "value"), GOOD)
+def test_what_a_model_takes_is_not_refused(schema: dict[str, Any], value: Any) -> None:
+    assert list(InputCheck(document({"x": schema}, Size=SIZE)).faults({"x": value})) == []
+
+
+def test_a_pattern_still_counts_where_it_means_the_same() -> None:
+    check = InputCheck(
+        document({"x": {"type": "string", "pattern": r"^\w+$"}, "y": {"type": "string", "pattern": "^a"}})
+    )
+    assert [fault.path for fault in check.faults({"x": "a b", "y": "ä"})] == [("x",), ("y",)]
+
+
+def test_null_and_the_default_of_a_field_that_may_be_left_out_are_no_errors() -> None:
+    fields = {"n": {"type": "integer"}, "must": {"type": "integer"}, "mood": {"enum": ["a"], "default": ""}}
+    inner = {"in": {"type": "object", "properties": {"n": {"type": "integer"}}}}
+    check = InputCheck(document({**fields, **inner}, required=["must"]))
+    found = list(check.faults({"n": None, "must": None, "mood": "", "in": {"n": None}}))
+    assert {".".join(map(str, fault.path)): fault.is_error for fault in found} == {
+        "n": False,
+        "must": True,
+        "mood": False,
+        "in.n": False,
+    }
+    causes = {next(iter(check.faults({"must": 1, "mood": word}))).kind for word in ("", "b")}
+    assert len(causes) == 2, "a warning must not hide an error of the same place"
+
+
+WHOLE, FLAG = {"type": "integer", "minimum": 1}, {"type": "boolean"}
+AUTO, WORDS = {"type": "string", "enum": ["auto"]}, {"type": "string", "enum": ["aa", "square_hd"]}
+NULL = {"type": "null"}
+UNIONS: list[tuple[Any, Any, str, str]] = [
+    ([WHOLE, NULL], "5", 'must be a whole number, not the text "5"', "write 5, without quotes"),
+    ([NULL, WHOLE], 0, "must be at least 1, not 0", "write 1"),
+    ([FLAG, NULL], "yes", 'must be true or false, not the text "yes"', "write true, without quotes"),
+    ([WORDS, NULL], "square", 'must be one of "aa", "square_hd", not the text "square"', 'did you mean "square_hd"?'),
+    ([WORDS, NULL], 5, 'must be one of "aa", "square_hd", not 5', "write one of those"),
+    ([{"anyOf": [WHOLE, NULL]}, NULL], "5", 'must be a whole number, not the text "5"', "write 5, without quotes"),
+    ([{"enum": [None]}, WHOLE], "5", 'must be a whole number, not the text "5"', "write 5, without quotes"),
+    ([{"type": "array", "items": WHOLE}, NULL], ["5"], 'must be a whole number, not the text "5"', "write 5,"),
+    ([AUTO, WHOLE], "5", 'must be "auto" or a whole number, not the text "5"', "write 5, without quotes"),
+    ([AUTO, WHOLE], 0, "must be at least 1, not 0", "write 1"),
+    ([AUTO, WORDS], "square", 'must be one of "auto", "aa", "square_hd", not the', 'did you mean "square_hd"?'),
+    ([WHOLE, FLAG], "x", 'must be a whole number or true or false, not the text "x"', "write one of those"),
+]
+
+
+@pytest.mark.parametrize(("parts", "value", "what", "hint"), UNIONS)
+def test_a_union_says_what_it_takes_and_what_the_value_was_meant_for(
+    parts: list[Any], value: Any, what: str, hint: str
+) -> None:
+    (fault,) = InputCheck(document({"x": {"anyOf": parts}})).faults({"x": value})
+    assert fault.what.startswith(what)
+    assert correction(fault, value).startswith(hint)
+
+
+def test_texts_for_a_union_of_numbers_and_null_are_one_cause() -> None:
+    check = InputCheck(document({"x": {"anyOf": [WHOLE, NULL]}, "y": {"anyOf": [WHOLE, FLAG]}}))
+    for name in "xy":
+        assert len({fault.cause for word in "56789" for fault in check.faults({name: word})}) == 1
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "const": "xyz", "enum": ["xyz"]},
+        {"const": "xyz", "type": "string"},
+        {"type": "string", "enum": ["xyz"], "minLength": 3, "pattern": "^x"},
+    ],
+)
+def test_one_mistake_is_told_once(schema: dict[str, Any]) -> None:
+    for value in ("y", 5):
+        (fault,) = InputCheck(document({"x": schema})).faults({"x": value})
+        assert fault.what.startswith('must be "xyz", not ')
+
+
+class Unreadable(dict[str, Any]):
+    """A document at which reading stumbles."""
+
+    def get(self, *_: Any) -> Any:
+        raise LookupError("there is a stone")
+
+
+def test_a_schema_that_cannot_be_read_for_whatever_reason_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="LookupError: there is a stone"):
+        InputCheck(Unreadable())
 
 
 @pytest.mark.parametrize("endpoint", MODELS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from falbatch.core.checking import InputCheck
+from falbatch.core.checking import InputCheck, InputFault
 from falbatch.core.findings import ALIKE, CAUSES, Findings
 from falbatch.core.manifest import Manifest, parse_manifest
 from tests.core.openapi import document
@@ -111,3 +111,61 @@ def test_very_many_causes_are_bounded_and_counted() -> None:
     assert len(found.errors) == 1
     assert len(found.warnings) == CAUSES + 1
     assert found.warnings[-1].what == "and 50 more of other kinds"
+
+
+def test_words_of_others_move_no_cursor() -> None:
+    strange = "a\x1b[31m\x07\nq"
+    check = InputCheck(document({strange: {"type": "integer"}, "word": {"enum": [strange]}}, required=[strange]))
+    found = Findings(manifest(), {"a/b": check})
+    found.look("a/b", {"word": "b\x1b]0;x\x07", "a\x1b[31mq": 1, "other": 1}, 0, "style=\x1b[2J")
+    said = [*found.errors, *found.warnings]
+    assert len(said) == 4
+    for problem in said:
+        assert (problem.what + problem.hint).isprintable()
+
+
+def idle(except_: str) -> list[str]:
+    found = findings({}, more=f"validate: {{except: {except_}}}\n")
+    return [str(problem) for problem in found.idle_exceptions()]
+
+
+def test_an_exception_that_is_no_field_is_said_with_the_nearest() -> None:
+    (said,) = idle("[steps, stesp]")
+    assert said == 'm.yaml:9:28: validate.except: no endpoint has a field "stesp" (did you mean "steps"?)'
+    (said,) = idle("['loras[].scael']")
+    assert '"loras.scael" (did you mean "scale"?)' in said
+
+
+def test_an_exception_may_be_a_field_of_the_schema_or_of_the_input_alone() -> None:
+    assert idle("[prompt, loras.scale, steps]") == []
+    other = InputCheck(document({"prompt": {"type": "string"}, "any": {"type": "object"}}))
+    more = "validate: {except: [steps, 'loras[].scale', any.thing, sizee]}\n"
+    found = Findings(manifest(more), {"a/b": other})
+    assert [problem.what for problem in found.idle_exceptions()] == ['validate.except: no endpoint has a field "sizee"']
+    assert list(Findings(manifest(more), {}).idle_exceptions()) == []
+
+
+def test_a_cause_is_found_without_writing_out_all_of_its_choices() -> None:
+    class Choice(str):
+        __slots__ = ()
+        written = 0
+
+        def __repr__(self) -> str:
+            Choice.written += 1
+            return str.__repr__(self)
+
+    many = tuple(Choice(f"choice {number}") for number in range(3000))
+    fault = InputFault(("size",), "enum", None, "x", choices=many)
+    assert hash(fault.asks) == hash(fault.asks)
+    assert Choice.written < 100
+    fewer = InputFault(("size",), "enum", None, "x", choices=many[:-1])
+    assert fault.asks != fewer.asks
+
+
+def test_a_warning_and_an_error_of_one_place_are_told_apart() -> None:
+    check = InputCheck(document({"size": {"enum": ["a"], "default": "b"}}))
+    found = Findings(manifest(), {"a/b": check})
+    for seq, size in enumerate(("b", "c")):
+        found.look("a/b", {"size": size}, seq, f"people.csv:{seq + 2}")
+    assert "job 2" in found.errors[0].what
+    assert "job 1" in found.warnings[0].what

@@ -58,6 +58,7 @@ def test_the_nearest_word_is_found_or_the_known_ones_are_listed() -> None:
         (None, "null"),
         (True, "true"),
         ("a\nb", '"a\\nb"'),
+        ("a\x1b[2Jb\x07", '"a [2Jb "'),
         ({}, "a mapping"),
         ([], "a list"),
         (1.5, "1.5"),
