@@ -15,8 +15,8 @@ from falbatch.core.filters import as_bool
 from falbatch.core.problems import nearest, printable, shown
 from falbatch.core.rewriting import reckons, rewritten
 from falbatch.core.seeds import is_derived
-from falbatch.core.template import is_template
-from falbatch.core.yamlwords import constant, in_quotes, key
+from falbatch.core.template import is_template, only_expression
+from falbatch.core.yamlwords import constant, in_quotes, jinja_quoted, key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def correction(fault: InputFault, written: Any) -> str:
         case "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf":
             return f"write a number that is {BOUNDS[fault.rule]} {shown(fault.limit)}"
         case "maxLength":
-            return _write(rewritten(template, f"({{}})[:{fault.limit}]"), " to cut it") or "shorten it"
+            return _write(rewritten(template, f"({{}})[:{fault.limit}]")) or "shorten it"
         case _:
             return _SEE
 
@@ -64,8 +64,17 @@ def _known(names: Sequence[str]) -> str:
     return f"known: {', '.join(sorted(names)[:12])}" if names else ""
 
 
-def _write(template: str, more: str = "") -> str:
-    return f"write {in_quotes(template)}{more}" if template else ""
+def _write(template: str) -> str:
+    return f"write {in_quotes(template)}" if template else ""
+
+
+def _changed(fault: InputFault, template: str, form: str) -> str:
+    """`template` with `form` around its value; the words that a union takes beside its kinds stay as they are."""
+    words = [choice for choice in fault.choices if isinstance(choice, str)] if fault.rule == "union" else []
+    if words and isinstance(fault.value, str):
+        listed = ", ".join(map(jinja_quoted, words))
+        form = f"{form} if {{}} not in [{listed}] else {{}}" if len(listed) <= _VALUE_MOST else ""
+    return _write(rewritten(template, form)) if form else ""
 
 
 def _leave_out(fault: InputFault, written: Any) -> str:
@@ -103,20 +112,21 @@ def _number_text(number: float) -> str:
 
 def _right_kind(fault: InputFault, template: str, written: Any) -> str:
     """The same value as one of the types that are taken, the first that it can be."""
-    remedies = (_as_kind(fault.value, wanted, template, written, fault.limit) for wanted in fault.limit)
+    remedies = (_as_kind(fault, wanted, template, written) for wanted in fault.limit)
     return next(filter(None, remedies), "")
 
 
-def _as_kind(value: Any, wanted: str, template: str, written: Any, types: Sequence[str]) -> str:
+def _as_kind(fault: InputFault, wanted: str, template: str, written: Any) -> str:
+    value = fault.value
     if wanted == "array":
         return _as_list(value, template, written)
     if is_stand_in(value):
         return ""
     match wanted:
         case "integer" | "number":
-            return _as_number(value, template, is_whole=wanted == "integer" and "number" not in types)
+            return _as_number(fault, template, is_whole=wanted == "integer" and "number" not in fault.limit)
         case "boolean":
-            return _as_flag(value, template)
+            return _as_flag(fault, template)
         case "string" if isinstance(value, int | float):
             return _as_text(value, template)
     return ""
@@ -135,8 +145,9 @@ def _as_list(value: Any, template: str, written: Any) -> str:
     return f"write [{one}]" if len(one) <= _VALUE_MOST else "put it in brackets: a list of one"
 
 
-def _as_number(value: Any, template: str, *, is_whole: bool) -> str:
+def _as_number(fault: InputFault, template: str, *, is_whole: bool) -> str:
     """A text or a broken number as the number that it means."""
+    value = fault.value
     number, form = _meant_number(value, is_whole=is_whole)
     text = _number_text(number) if number is not None else ""
     if not text or not isinstance(value, str | float):
@@ -150,7 +161,9 @@ def _as_number(value: Any, template: str, *, is_whole: bool) -> str:
         return ""
     if template.strip() != template:
         return "take the blanks around {{ … }} away: a template that is one expression keeps its type"
-    return _write(rewritten(template, form)) or "a template that is one expression keeps its type"
+    if not only_expression(template):
+        return "a template that is one expression keeps its type"
+    return _changed(fault, template, form)
 
 
 def _meant_number(value: Any, *, is_whole: bool) -> tuple[float | None, str]:
@@ -171,13 +184,14 @@ def _meant_number(value: Any, *, is_whole: bool) -> tuple[float | None, str]:
     return number, "{} | float"
 
 
-def _as_flag(value: Any, template: str) -> str:
+def _as_flag(fault: InputFault, template: str) -> str:
+    value = fault.value
     try:
         flag = as_bool(value)
     except ValueError:
         return ""
     if template:
-        return _write(rewritten(template, "{} | bool"))
+        return _changed(fault, template, "{} | bool")
     return f"write {constant(flag)}{', without quotes' if isinstance(value, str) else ''}"
 
 

@@ -53,7 +53,7 @@ def only(problems: tuple[Problem, ...]) -> Problem:
     return problem
 
 
-FOLLOWED = re.compile(r"write (.+?)(?:, with(?:out)? quotes| to cut it)?")
+FOLLOWED = re.compile(r"write (.+?)(?:, with(?:out)? quotes)?")
 """What a hint says to write: all of it is YAML."""
 
 WORKING: list[tuple[str, Any, list[Any], list[Any]]] = [
@@ -81,6 +81,13 @@ WORKING: list[tuple[str, Any, list[Any], list[Any]]] = [
     ('"{{ row.n }}"', {"type": "integer", "minimum": 1, "nullable": True}, ["5"], [5]),
     ('"{{ row.n }}"', {"anyOf": [INTEGER, NUMBER]}, ["5.5"], [5.5]),
     ('"{{ row.n }}"', {"anyOf": [{"type": "string", "enum": ["auto"]}, INTEGER]}, ["5", "6"], [5, 6]),
+    ('"{{ row.n }}"', {"anyOf": [{"type": "string", "enum": ["auto", 'a"b']}, INTEGER]}, ["5", "auto"], [5, "auto"]),
+    (
+        '"{{ row.n if row.n else omit }}"',
+        {"anyOf": [{"enum": ["auto"]}, FLAG]},
+        ["no", "auto", ""],
+        [False, "auto", None],
+    ),
     ('"{{ row.n }}"', {"anyOf": [TEXT, TEXTS]}, [5, 6], ["5", "6"]),
     ('"{{ row.n }}"', TEXT, [5, 6.5], ["5", "6.5"]),
     ('"{{ row.n }}"', TEXT, [True], ["true"]),
@@ -138,6 +145,8 @@ SAYING = [
     ('"{{ row.n }}"', NUMBER, "nan", "write a number"),
     ('"nan"', NUMBER, 1, "write a number"),
     ('"1e999"', NUMBER, 1, "write a number"),
+    ('"{{ row.n | default(omit, boolean=1) }}"', INTEGER, "5", "write a whole number"),
+    ('"{{ row.n }}0"', INTEGER, "5", "a template that is one expression keeps its type"),
     ('"{{ row.n | default(omit, boolean=1) }}"', FLAG, "no", "write true or false"),
     ('"{{ row.n }} and more"', {**TEXT, "maxLength": 4}, "x", "shorten it"),
     ("aaaaaaa", {**TEXT, "maxLength": 4}, "x", "shorten it"),
