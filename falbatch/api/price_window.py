@@ -12,7 +12,7 @@ from falbatch.api.offline import user_cache
 from falbatch.api.one_call import check_call
 from falbatch.api.pricing import NEEDED_S, Asked, PriceBook, ask_estimates, ask_prices, tariffs_of
 from falbatch.api.windows import Windows, as_told, open_windows
-from falbatch.core.fields import input_defaults
+from falbatch.core.openapi import input_defaults
 from falbatch.core.pricing import Quote
 from falbatch.errors import FalbatchError, UsageError, WireError
 

@@ -26,7 +26,7 @@ from falbatch.api.pricing import (
     trouble_of,
     wants_estimate,
 )
-from falbatch.core.fields import input_defaults
+from falbatch.core.openapi import input_defaults
 from falbatch.core.plan import Action, Again, Plan
 from falbatch.core.pricing import Quote
 from falbatch.errors import UsageError

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jsonschema_rs
 
-from falbatch.core.fields import forms_at, names_field, property_names
 from falbatch.core.fileinputs import is_stand_in
+from falbatch.core.openapi import forms_at, names_field, property_names
 from falbatch.core.plainschema import plain_input_schema
 from falbatch.core.problems import printable, shown
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+from falbatch.core.openapi import MAX_DEPTH, input_schema, mapping, output_schema, resolved
 
-MAX_DEPTH: Final = 8
-"""References followed one into another."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 MADE_UP: Final = "…"
 """A text of which a schema says nothing, as an example."""
@@ -61,37 +60,6 @@ class EndpointFields:
     outputs: tuple[Field, ...]
 
 
-def input_schema(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schema of the input, found through the POST's requestBody and never by its name; None without one."""
-    for path in _mapping(document.get("paths")).values():
-        post = _mapping(_mapping(path).get("post"))
-        schema = _content_schema(document, _resolved(document, post.get("requestBody")))
-        if schema:
-            return schema
-    return None
-
-
-def input_defaults(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The input's fields with their defaults, None for those without; None where the document describes no input."""
-    schema = input_schema(document)
-    if schema is None:
-        return None
-    found = {}
-    for name, given in _mapping(schema.get("properties")).items():
-        about = _mapping(given)
-        found[str(name)] = about.get("default", _resolved(document, about).get("default"))
-    return found
-
-
-def output_schema(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schema of the result: what `…/requests/{request_id}` answers; None without one."""
-    for name, path in _mapping(document.get("paths")).items():
-        if str(name).rstrip("/").endswith("/requests/{request_id}"):
-            replies = _mapping(_mapping(_mapping(path).get("get")).get("responses"))
-            return _content_schema(document, _resolved(document, replies.get("200")))
-    return None
-
-
 def endpoint_fields(document: Mapping[str, Any]) -> EndpointFields:
     """The fields of input and output, in the order that fal shows them."""
     return EndpointFields(
@@ -99,70 +67,15 @@ def endpoint_fields(document: Mapping[str, Any]) -> EndpointFields:
     )
 
 
-def property_names(document: Mapping[str, Any], path: Sequence[str | int]) -> list[str]:
-    """The names that the input schema has for the object at `path` of an input, in all the forms that it may have."""
-    forms = forms_at(document, path)
-    return list(dict.fromkeys(name for part in forms for name in _mapping(part.get("properties"))))
-
-
-def forms_at(document: Mapping[str, Any], path: Sequence[str | int]) -> list[dict[str, Any]]:
-    """The schemas for what stands at `path` of an input: its own, and the parts of its unions one by one. Any number is
-    a place in a list."""
-    forms = list(_forms(document, input_schema(document) or {}, 0))
-    for step in path:
-        inner = [
-            form.get("items") if isinstance(step, int) else _mapping(form.get("properties")).get(step) for form in forms
-        ]
-        forms = [part for schema in inner if isinstance(schema, dict) for part in _forms(document, schema, 0)]
-    return forms
-
-
-def names_field(document: Mapping[str, Any], names: Sequence[str]) -> tuple[bool, list[str]]:
-    """Whether the input schema has the field `names`, through lists too; with the names that it has where it ends."""
-    forms = forms_at(document, ())
-    known: list[str] = []
-    for name in names:
-        for _ in range(MAX_DEPTH):
-            entries = [form["items"] for form in forms if isinstance(form.get("items"), dict)]
-            if not entries:
-                break
-            forms = [
-                *(form for form in forms if "items" not in form),
-                *(part for schema in entries for part in _forms(document, schema, 0)),
-            ]
-        known = list(dict.fromkeys(one for form in forms for one in _mapping(form.get("properties"))))
-        if name not in known:
-            return not any("properties" in form for form in forms), known
-        inner = [_mapping(form.get("properties")).get(name) for form in forms]
-        forms = [part for schema in inner if isinstance(schema, dict) for part in _forms(document, schema, 0)]
-    return True, known
-
-
-def _forms(document: Mapping[str, Any], given: Mapping[str, Any], depth: int) -> Iterator[dict[str, Any]]:
-    """A schema and the parts of its unions, one by one."""
-    schema = {**_resolved(document, given), **given}
-    yield schema
-    for key in ("anyOf", "oneOf", "allOf"):
-        parts = schema.get(key)
-        if isinstance(parts, list) and depth < MAX_DEPTH:
-            for part in parts:
-                yield from _forms(document, _mapping(part), depth + 1)
-
-
-def _content_schema(document: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any] | None:
-    content = _mapping(_mapping(part.get("content")).get("application/json"))
-    return _resolved(document, content.get("schema")) or None
-
-
 def _fields(document: Mapping[str, Any], schema: Mapping[str, Any], depth: int = 0) -> tuple[Field, ...]:
-    properties = _mapping(schema.get("properties"))
+    properties = mapping(schema.get("properties"))
     required = schema.get("required")
     needed = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
     order = schema.get("x-fal-order-properties")
     first = [name for name in order if isinstance(name, str) and name in properties] if isinstance(order, list) else []
     names = dict.fromkeys([*first, *properties])
     return tuple(
-        _field(document, name, _mapping(properties[name]), is_required=name in needed, depth=depth) for name in names
+        _field(document, name, mapping(properties[name]), is_required=name in needed, depth=depth) for name in names
     )
 
 
@@ -171,7 +84,7 @@ def _field(document: Mapping[str, Any], name: str, given: Mapping[str, Any], *, 
     parts = _parts(document, about)
     default = json.dumps(about["default"], ensure_ascii=False) if "default" in about else ""
     description = about.get("description")
-    inner = [_flat(document, _mapping(part.get("items"))) if "items" in part else part for part in parts]
+    inner = [_flat(document, mapping(part.get("items"))) if "items" in part else part for part in parts]
     return Field(
         name=name,
         type=_type(document, given, 0),
@@ -190,18 +103,18 @@ def _field(document: Mapping[str, Any], name: str, given: Mapping[str, Any], *, 
 
 def _flat(document: Mapping[str, Any], given: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     """`given` with its reference followed, and what it is besides (`allOf`, a union with nothing but null) put in."""
-    made = {**_resolved(document, given), **given}
+    made = {**resolved(document, given), **given}
     if depth < MAX_DEPTH:
         every = made.get("allOf")
         for part in [*(every if isinstance(every, list) else []), *_only(made)]:
-            made = {**_flat(document, _mapping(part), depth + 1), **made}
+            made = {**_flat(document, mapping(part), depth + 1), **made}
     return made
 
 
 def _union(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The alternatives that are not null; [] without any."""
     parts: list[Any] = next((schema[key] for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list)), [])
-    return [_mapping(part) for part in parts if _mapping(part).get("type") != "null"]
+    return [mapping(part) for part in parts if mapping(part).get("type") != "null"]
 
 
 def _only(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -310,13 +223,13 @@ def _made(document: Mapping[str, Any], schema: Mapping[str, Any], depth: int) ->
             case "boolean":
                 yield False
             case "array":
-                inner = _examples(document, _flat(document, _mapping(schema.get("items"))), depth + 1)
+                inner = _examples(document, _flat(document, mapping(schema.get("items"))), depth + 1)
                 yield [*inner[:1]] * max(1, min(int(_number(schema, "minItems", 1)), 10))
             case "object":
-                properties, required = _mapping(schema.get("properties")), schema.get("required")
+                properties, required = mapping(schema.get("properties")), schema.get("required")
                 needed = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
                 inside = {
-                    name: _examples(document, _flat(document, _mapping(properties.get(name))), depth + 1)
+                    name: _examples(document, _flat(document, mapping(properties.get(name))), depth + 1)
                     for name in needed
                 }
                 yield {name: values[0] for name, values in inside.items() if values}
@@ -342,7 +255,7 @@ def _made_numbers(schema: Mapping[str, Any], *, is_whole: bool) -> Iterator[floa
 
 def _type(document: Mapping[str, Any], given: Mapping[str, Any], depth: int) -> str:
     """A type in words."""
-    schema = _resolved(document, given)
+    schema = resolved(document, given)
     if depth > MAX_DEPTH:
         return "…"
     choices = schema.get("enum")
@@ -353,11 +266,11 @@ def _type(document: Mapping[str, Any], given: Mapping[str, Any], depth: int) -> 
     for key in ("anyOf", "oneOf", "allOf"):
         parts = schema.get(key)
         if isinstance(parts, list):
-            words = [_type(document, _mapping(part), depth + 1) for part in parts]
+            words = [_type(document, mapping(part), depth + 1) for part in parts]
             return " or ".join(dict.fromkeys(word for word in words if word != "null")) or "anything"
     match schema.get("type"):
         case "array":
-            return f"list of {_type(document, _mapping(schema.get('items')), depth + 1)}"
+            return f"list of {_type(document, mapping(schema.get('items')), depth + 1)}"
         case "object":
             title = schema.get("title")
             return title if isinstance(title, str) else "object"
@@ -398,23 +311,3 @@ _BOUNDS: Final = {
     "maxItems": "at most {} entries",
 }
 """Keyword of a schema → how it is said."""
-
-
-def _resolved(document: Mapping[str, Any], value: Any) -> dict[str, Any]:
-    """`value` with its local `$ref`, if it has one, followed; {} for what leads nowhere."""
-    schema = _mapping(value)
-    for _ in range(MAX_DEPTH):
-        target = schema.get("$ref")
-        if not isinstance(target, str):
-            return schema
-        if not target.startswith("#/"):
-            return {}
-        found: Any = document
-        for word in target.removeprefix("#/").split("/"):
-            found = _mapping(found).get(word.replace("~1", "/").replace("~0", "~"))
-        schema = _mapping(found)
-    return {}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.core.fields import input_schema
+from falbatch.core.openapi import input_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

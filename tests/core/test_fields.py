@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falbatch.core.fields import MADE_UP, Field, endpoint_fields, input_defaults, input_schema, output_schema
+from falbatch.core.fields import MADE_UP, Field, endpoint_fields
+from falbatch.core.openapi import input_defaults, input_schema, output_schema
 
 
 def document(given: dict[str, Any], answer: dict[str, Any] | None = None) -> dict[str, Any]:
