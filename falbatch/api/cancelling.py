@@ -15,8 +15,8 @@ from falbatch.adapters.store import reader
 from falbatch.api import connect
 from falbatch.api.again import is_named
 from falbatch.api.batch import reading
-from falbatch.api.running import SANDBOX_DATA, holder_of
-from falbatch.api.workspace import Workspace, open_state
+from falbatch.api.running import SANDBOX_DATA
+from falbatch.api.workspace import Workspace, holder_of, open_state
 from falbatch.core.classify import is_account_trouble
 from falbatch.core.model import Mode
 from falbatch.errors import CredentialsError, FalUnreachable, TransportError, UsageError, WireError

@@ -18,8 +18,7 @@ from falbatch.api import connect
 from falbatch.api.cancelling import fal_of
 from falbatch.api.executing import execute, execute_settings, make_report
 from falbatch.api.pricing import PriceBook
-from falbatch.api.running import holder_of
-from falbatch.api.workspace import open_manifest, open_state
+from falbatch.api.workspace import holder_of, open_manifest, open_state
 from falbatch.core.events import Counter, Listener, Notice, RunEvent
 from falbatch.engine.settings import ExecuteSettings, Scope
 from falbatch.errors import FalbatchError

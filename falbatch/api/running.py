@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +18,7 @@ from falbatch.adapters.cache import Cache
 from falbatch.adapters.clock import SystemClock
 from falbatch.adapters.files import make_folder
 from falbatch.adapters.sandbox_process import sandbox
-from falbatch.adapters.store import canary, kept, reader
-from falbatch.adapters.store.database import open_reader
+from falbatch.adapters.store import canary, kept
 from falbatch.adapters.store.store import Store
 from falbatch.api import connect
 from falbatch.api.again import choose
@@ -35,7 +33,7 @@ from falbatch.api.pricing import PriceBook
 from falbatch.api.profiling import Profiler
 from falbatch.api.quoting import Ahead, Told
 from falbatch.api.webhooks import check_place, open_door, place_of
-from falbatch.api.workspace import Workspace, open_manifest
+from falbatch.api.workspace import Workspace, holder_of, open_manifest
 from falbatch.core.canary import narrowed
 from falbatch.core.events import Counter, Listener, Notice, RunEvent
 from falbatch.core.flags import FlagPolicy
@@ -153,6 +151,17 @@ class _Run:
     async def _over(self, store: Store) -> Report:
         if store.mended:
             self._heard(Notice(store.mended))
+        try:
+            return await self._done(store)
+        except ManifestError:
+            if store.has_paid():
+                self._heard(
+                    Notice("the manifest has mistakes: nothing new is submitted; what is paid for comes home first")
+                )
+                await self._execute_paid(store)
+            raise
+
+    async def _done(self, store: Store) -> Report:
         if self._options.resubmit_unknown:
             report = await self._settle_first(store)
             if report is not None:
@@ -219,6 +228,11 @@ class _Run:
         store.resume(at=self._clock.unix_s())
         if not store.has_unknown():
             return None
+        report = await self._execute_paid(store)
+        return report if report.tally.stopped_by else None
+
+    async def _execute_paid(self, store: Store) -> Report:
+        """Bring home what fal was paid for, and submit nothing: fal keeps results for minutes (fal-protocol §3.6)."""
         with self._origin() as origin:
             target = connect.find_target(key_file=self._options.key_file, origin=origin)
             async with (
@@ -228,8 +242,7 @@ class _Run:
                 settings = replace(self._settings(0), scope=Scope.PAID)
                 book = PriceBook(manifest_of(self._workspace).budget, Cache(None), store.prices())
                 told = Told(prices=book.known(store.unsettled_endpoints()))
-                report = await self._execute(store, target, fal, settings, told, door)
-        return report if report.tally.stopped_by else None
+                return await self._execute(store, target, fal, settings, told, door)
 
     async def _checked(
         self, store: Store, fal: connect.Fal, planned: Planned, plan: Plan, again: Again
@@ -374,15 +387,3 @@ def manifest_of(workspace: Workspace) -> Manifest:
     if workspace.manifest is None:
         raise AssertionError("open_manifest always gives a manifest")
     return workspace.manifest
-
-
-def holder_of(state: Path) -> str:
-    """Who is on record as the runner of a state file, in words that follow "in use by another run"."""
-    try:
-        with contextlib.closing(open_reader(state)) as connection:
-            row = reader.batch_row(connection)
-        runner = json.loads(row.runner) if row else {}
-        since = time.strftime("%H:%M:%S", time.localtime(runner["since"]))
-        return f" (process {runner['pid']} on {runner['host']}, since {since})"
-    except (FalbatchError, KeyError, ValueError):
-        return ""

@@ -26,8 +26,9 @@ from falbatch.api.executing import perform
 from falbatch.api.localinputs import with_contents
 from falbatch.api.offline import check_endpoint
 from falbatch.api.pricing import find_prices, open_spending
-from falbatch.api.running import SANDBOX_DATA, holder_of, target_kind_of
+from falbatch.api.running import SANDBOX_DATA, target_kind_of
 from falbatch.api.uploading import open_storage
+from falbatch.api.workspace import holder_of
 from falbatch.core.events import JobEnded, RunEvent
 from falbatch.core.fileinputs import from_python
 from falbatch.core.jsonvalue import to_json

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from falbatch.adapters.store import reader
 from falbatch.adapters.store.database import open_reader, translated
-from falbatch.errors import ManifestError, Problem, UsageError
+from falbatch.errors import FalbatchError, ManifestError, Problem, UsageError
 
 if TYPE_CHECKING:
     from falbatch.core.manifest import Manifest
@@ -87,6 +89,18 @@ def open_places(argument: Path, *, output: Path | None = None) -> Workspace:
     if folder is None or not (folder / STATE_NAME).exists():
         return open_manifest(argument, output=output)
     return Workspace(folder, folder / STATE_NAME)
+
+
+def holder_of(state: Path) -> str:
+    """Who is on record as the runner of a state file, in words that follow "in use by another run"."""
+    try:
+        with contextlib.closing(open_reader(state)) as connection:
+            row = reader.batch_row(connection)
+        runner = json.loads(row.runner) if row else {}
+        since = time.strftime("%H:%M:%S", time.localtime(runner["since"]))
+        return f" (process {runner['pid']} on {runner['host']}, since {since})"
+    except (FalbatchError, KeyError, ValueError):
+        return ""
 
 
 def _read(path: Path) -> bytes:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from falbatch.adapters.cache import open_cache
+from falbatch.faultpoints import VARIABLE
 from tests.core.openapi import document as openapi
 from tests.sandbox_process import SandboxProcess
 
@@ -334,3 +336,18 @@ def test_jobs_that_send_the_same_are_named_unless_it_is_meant(shell: Shell) -> N
     assert "what another job sends" not in shell.falbatch("plan", "small.yaml").out  # they are done
     shell.write("small.yaml", GOOD.replace("STEPS", "2").replace("matrix: {n: [1, 2]}", "vars: {n: 7}\nrepeat: 2"))
     assert "what another job sends" not in shell.falbatch("plan", "small.yaml").out
+
+
+def test_a_mistake_does_not_keep_what_was_paid_for_at_fal(shell: Shell) -> None:
+    shell.write("small.yaml", GOOD.replace("STEPS", "2").replace("[1, 2]", "[1]"))
+    killed = shell.falbatch("run", "small.yaml", **{VARIABLE: "after.SubmitAccepted"})
+    assert killed.code == -signal.SIGKILL
+    shell.write("small.yaml", GOOD.replace("STEPS", '"{{ 2 if n == 1 else 99 }}"'))
+    ran = shell.falbatch("run", "small.yaml")
+    assert ran.code == 2
+    assert "what is paid for comes home first" in ran.err
+    assert "must be at most 12, not 99" in ran.err
+    (status,) = shell.falbatch("status", "out", "--json").objects()
+    assert {state: count for state, count in status["states"].items() if count} == {"done": 1}
+    assert shell.sandbox.ledger()["count"] == 1
+    assert shell.falbatch("run", "small.yaml").err.count("comes home") == 0

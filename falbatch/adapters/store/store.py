@@ -251,6 +251,14 @@ class Store:
         with self._reading():
             return spending.has_unknown(self.reading)
 
+    def has_paid(self) -> bool:
+        """True when something is at fal, or is here without its files."""
+        with self._reading():
+            found = self.reading.execute(
+                "SELECT 1 FROM jobs WHERE state IN ('submitted', 'completed') AND state <> 'done' LIMIT 1"
+            )
+            return found.fetchone() is not None
+
     def known_requests(self, request_ids: Collection[str]) -> set[str]:
         """Those of `request_ids` that are on record."""
         with self._reading():
