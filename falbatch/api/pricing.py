@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from falbatch.adapters.store.store import Store
     from falbatch.api.connect import FalPlatform
     from falbatch.core.limits import BudgetSpec
+    from falbatch.core.money import Learned
 
 TRIES: Final = 3
 """For a run that cannot begin without a price; others ask once."""
@@ -229,16 +230,21 @@ def wants_estimate(price: Price | None, defaults: Mapping[str, Any] | None) -> b
 def tariffs_of(
     prices: Mapping[str, Price],
     defaults: Mapping[str, Mapping[str, Any] | None],
-    bills: Mapping[str, Iterable[tuple[bytes, float]]],
+    learned: Mapping[tuple[str, str], Mapping[str, Learned]],
+    *looks: Mapping[str, Iterable[tuple[bytes, float]]],
 ) -> dict[str, Tariff]:
-    """What jobs of each endpoint cost, as far as it is known. `defaults` are those of their inputs, `bills` are
-    (input, billable units) of finished jobs."""
+    """What jobs of each endpoint cost, as far as it is known. `defaults` are those of their inputs. `learned` is what
+    stands on record. Runs that knew no price left nothing there: each of `looks` is some bills of the same jobs, as
+    (input, billable units)."""
     tariffs = {}
     for endpoint, price in prices.items():
-        tariff = Tariff(price, defaults.get(endpoint))
-        for given, units in bills.get(endpoint, ()):
-            tariff = tariff.after(tariff.size(input_of(given)), units)
-        tariffs[endpoint] = tariff
+        plain = tariff = Tariff(price, defaults.get(endpoint))
+        for look in looks:
+            seen = plain
+            for given, units in look.get(endpoint, ()):
+                seen = seen.after(seen.size(input_of(given)), units)
+            tariff = tariff.beside(seen.learned)
+        tariffs[endpoint] = tariff.beside(learned.get((endpoint, tariff.measure), {}))
     return tariffs
 
 
@@ -249,8 +255,10 @@ def open_spending(
     defaults: Mapping[str, Mapping[str, Any] | None] | None = None,
 ) -> Spending:
     """The batch's money at the start of a run: what earlier runs spent, what they left open, what they learned."""
-    bills = {} if limit is None else {endpoint: store.bills(endpoint) for endpoint in prices}
-    tariffs = tariffs_of(prices, defaults or {}, bills)
+    tariffs = tariffs_of(prices, defaults or {}, {})
+    if limit is not None:
+        dearest = {endpoint: store.bills(endpoint) for endpoint in prices}
+        tariffs = tariffs_of(prices, defaults or {}, store.learned(), dearest, store.sample_bills(tuple(prices)))
 
     def expected(endpoint: str, given: bytes) -> int:
         tariff = tariffs.get(endpoint)

@@ -75,7 +75,7 @@ class Told:
 def open_quote(connection: sqlite3.Connection, told: Told) -> Quote:
     """The quote of a batch's next run, before any job is added."""
     bills = spending.sample_bills(connection, tuple(told.prices))
-    tariffs = tariffs_of(told.prices, told.defaults, bills)
+    tariffs = tariffs_of(told.prices, told.defaults, spending.learned(connection), bills)
     return Quote(tariffs, spending.purse(connection, None), told.estimates, told.trouble)
 
 

@@ -14,6 +14,7 @@ from falbatch.core.state import Event
 if TYPE_CHECKING:
     from falbatch.core.classify import Failure
     from falbatch.core.flags import Noticed
+    from falbatch.core.money import Bill
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,8 @@ class ResultStored:
     """Nano-dollars; None where no price is known."""
     events: bytes | None = None
     """All events of a stream as JSON lines."""
+    bill: Bill | None = None
+    """What later jobs' cost is learned from; None where no price is known, or fal did not say the units."""
     event: Event = Event.RESULT_STORED
 
 

@@ -114,6 +114,22 @@ class Learned:
         """After one more job."""
         return Learned(self.seen + 1, max(self.most, rate), self.total + rate, self.squares + rate * rate)
 
+    def beside(self, other: Learned) -> Learned:
+        """What two looks at the same jobs tell together: the sums of the one that saw more, and the dearest of both."""
+        return replace(max(self, other, key=lambda one: one.seen), most=max(self.most, other.most))
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What one job was billed, as it is learned from."""
+
+    endpoint: str
+    measure: str
+    """What its size is counted in: `Tariff.measure`."""
+    variant: str
+    rate: float
+    """Units billed per unit of its size."""
+
 
 VARIANTS_MOST: Final = 64
 """Of one endpoint that are learned about; any more are not told apart by their bills."""
@@ -128,6 +144,11 @@ class Tariff:
     """Of the endpoint's schema, for `size_of`."""
     learned: Mapping[str, Learned] = field(default_factory=dict)
     """By variant of size."""
+
+    @property
+    def measure(self) -> str:
+        """What sizes are counted in: rates that were learned in another measure say nothing here."""
+        return self.price.unit if self.defaults is not None else f"{self.price.unit} without a schema"
 
     def size(self, given: Mapping[str, Any]) -> Size:
         """How much of the endpoint's unit an input asks for."""
@@ -155,11 +176,19 @@ class Tariff:
 
     def after(self, size: Size, units: float) -> Tariff:
         """After a job of `size` was billed `units`."""
-        known = self.known(size)
-        if units <= 0 or size.units <= 0 or (known is None and len(self.learned) >= VARIANTS_MOST):
+        if (rate := rate_of(size, units)) is None or (self.known(size) is None and len(self.learned) >= VARIANTS_MOST):
             return self
-        rate = units / size.units
-        return replace(self, learned={**self.learned, size.variant: (known or Learned()).after(rate)})
+        return replace(self, learned={**self.learned, size.variant: (self.known(size) or Learned()).after(rate)})
+
+    def beside(self, kept: Mapping[str, Learned]) -> Tariff:
+        """With what is on record, by variant."""
+        both = {one: known.beside(self.learned.get(one, known)) for one, known in kept.items()}
+        return replace(self, learned={**self.learned, **both})
+
+
+def rate_of(size: Size, units: float | None) -> float | None:
+    """Units billed per unit of size; None where nothing is to be learned."""
+    return units / size.units if units is not None and units > 0 and size.units > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

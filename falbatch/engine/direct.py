@@ -108,6 +108,7 @@ class DirectCaller:
                 billable_units=answer.billable_units,
                 cost=cost,
                 events=answer.events,
+                bill=self._spending.bill(job, answer.billable_units),
             )
             await self._keep(job, request_id, result)
         self._attempts.taken(sent_at_s)

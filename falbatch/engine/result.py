@@ -147,6 +147,7 @@ class ResultReader:
                 billable_units=result.billable_units,
                 inference_s=progress.inference_time_s if progress else None,
                 cost=cost,
+                bill=self._spending.bill(job, result.billable_units),
             )
         )
         self._listen(ResultCame(job.name, request.request_id, job.endpoint))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from falbatch.core.identity import input_of
-from falbatch.core.money import Purse, Tariff, cost_of, in_dollars
+from falbatch.core.money import Bill, Purse, Tariff, cost_of, in_dollars, rate_of
 from falbatch.errors import LimitReached
 
 if TYPE_CHECKING:
@@ -98,6 +98,15 @@ class Spending:
         self.purse = self.purse.settle(job.reserved, cost or 0)
         self._ended(job)
         return cost
+
+    def bill(self, job: OpenJob, units: float | None) -> Bill | None:
+        """What is to be kept on record of the `units` that `job` was billed, for later runs to learn from."""
+        tariff = self._tariffs.get(job.endpoint)
+        if tariff is None:
+            return None
+        size = tariff.size(input_of(job.input_json))
+        rate = rate_of(size, units)
+        return None if rate is None else Bill(job.endpoint, tariff.measure, size.variant, rate)
 
     def wait_no_more(self) -> None:
         """Some reservation will never be settled (a bug of ours): what there is no room for now has none later."""

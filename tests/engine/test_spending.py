@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from falbatch.core import changes
 from falbatch.core.backoff import BackoffPolicy
 from falbatch.core.identity import canonical_json
-from falbatch.core.money import NANO, Price, Purse, Tariff
+from falbatch.core.money import NANO, Bill, Price, Purse, Tariff
 from falbatch.core.state import State
 from falbatch.engine.result import OUTCOME_LOOKS
 from falbatch.engine.settings import Scope
@@ -152,6 +152,15 @@ async def test_what_is_reserved_and_what_it_cost_is_recorded() -> None:
     await run.run()
     assert [change.reserved for change in run.store.of_kind(changes.SubmitStarted)] == [CENT]
     assert [change.cost for change in run.store.of_kind(changes.ResultStored)] == [CENT // 4]
+
+
+async def test_what_was_billed_is_recorded_to_be_learned_from() -> None:
+    run = run_with(2, 10)
+    run.queue.on_result.then(billed(0.25), billed(None))
+    await run.run()
+    stored = run.store.of_kind(changes.ResultStored)
+    bill = Bill("fal-ai/x", "image without a schema", "", 0.25)
+    assert sorted((change.bill for change in stored), key=str) == [bill, None]
 
 
 def submitted_before(run: Run, entry: str) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.adapters.store import durations
 from falbatch.adapters.store.addresses import Addresses
+from falbatch.adapters.store.spending import learn
 from falbatch.adapters.store.uploads import keep
 from falbatch.core import changes
 from falbatch.core.identity import canonical_json
@@ -177,6 +178,8 @@ class Applier:
             " billable_units = ?, cost_nano = ? WHERE request_id = ?",
             (change.at, change.inference_s, change.billable_units, change.cost, change.request_id),
         )
+        if change.bill is not None:
+            learn(self._connection, change.bill)
         self._connection.execute(
             "INSERT OR REPLACE INTO results (job_id, content_type, body, events) VALUES (?, ?, ?, ?)",
             (change.job_id, change.content_type, change.body, change.events),

@@ -275,6 +275,16 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ALTER TABLE attempts ADD COLUMN seed INTEGER; -- what left in place of the input's seed; NULL: that did
     ALTER TABLE requests ADD COLUMN flagged TEXT; -- JSON: what was noticed about its result, or NULL
     ALTER TABLE artifacts ADD COLUMN black INTEGER NOT NULL DEFAULT 0; -- 1: a picture that is all black
+    CREATE TABLE learned (           -- what jobs were billed per unit of their size: a limit on cost must not forget it
+        endpoint TEXT NOT NULL,
+        measure TEXT NOT NULL,       -- what sizes are counted in
+        variant TEXT NOT NULL,
+        seen INTEGER NOT NULL,       -- jobs
+        most REAL NOT NULL,
+        total REAL NOT NULL,
+        squares REAL NOT NULL,       -- over their rates, and the squares of these
+        PRIMARY KEY (endpoint, measure, variant)
+    ) WITHOUT ROWID;
     CREATE TABLE canary (job_id INTEGER PRIMARY KEY); -- the jobs that a run with --canary tries; empty after any other
     """,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from falbatch.core.model import Mode
-from falbatch.core.money import Price, Purse
+from falbatch.core.money import Learned, Price, Purse
 from falbatch.core.reconcile import LostSubmit
 from falbatch.core.report import Money
 from falbatch.core.state import State
@@ -13,6 +13,8 @@ from falbatch.core.state import State
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from falbatch.core.money import Bill
 
 SUBMIT_MOST_S: Final = 130.0
 """A submit whose program was killed left no end: it cannot have been under way for longer (fal/queue.py gives it a
@@ -147,6 +149,25 @@ def bills(connection: sqlite3.Connection, endpoint: str) -> list[tuple[bytes, fl
         (endpoint,),
     )
     return [(bytes(given), units) for given, units in rows]
+
+
+def learn(connection: sqlite3.Connection, bill: Bill) -> None:
+    """Add a bill to what was learned. The caller holds a transaction."""
+    connection.execute(
+        "INSERT INTO learned (endpoint, measure, variant, seen, most, total, squares)"
+        " VALUES (?1, ?2, ?3, 1, ?4, ?4, ?5) ON CONFLICT DO UPDATE SET seen = seen + 1,"
+        " most = max(most, excluded.most), total = total + excluded.total, squares = squares + excluded.squares",
+        (bill.endpoint, bill.measure, bill.variant, bill.rate, bill.rate * bill.rate),
+    )
+
+
+def learned(connection: sqlite3.Connection) -> dict[tuple[str, str], dict[str, Learned]]:
+    """What was learned from bills over all runs that knew a price: by endpoint and measure, then by variant."""
+    found: dict[tuple[str, str], dict[str, Learned]] = {}
+    rows = connection.execute("SELECT endpoint, measure, variant, seen, most, total, squares FROM learned")
+    for endpoint, measure, variant, *sums in rows:
+        found.setdefault((endpoint, measure), {})[variant] = Learned(*sums)
+    return found
 
 
 def sample_bills(connection: sqlite3.Connection, endpoints: Collection[str]) -> dict[str, list[tuple[bytes, float]]]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from falbatch.core.canary import Wish
     from falbatch.core.changes import Change
     from falbatch.core.fileinputs import FileMark, Upload
-    from falbatch.core.money import Price, Purse
+    from falbatch.core.money import Learned, Price, Purse
     from falbatch.core.plan import Again
     from falbatch.core.reconcile import LostSubmit
     from falbatch.core.record import AttemptOnRecord, OpenJob, StoredFile, StoredResult
@@ -347,6 +347,16 @@ class Store:
         """(input, billable units) of the dearest requests to `endpoint`."""
         with self._reading():
             return spending.bills(self.reading, endpoint)
+
+    def sample_bills(self, endpoints: Collection[str]) -> dict[str, list[tuple[bytes, float]]]:
+        """(input, billable units) of some requests to each of `endpoints`, whatever they cost."""
+        with self._reading():
+            return spending.sample_bills(self.reading, endpoints)
+
+    def learned(self) -> dict[tuple[str, str], dict[str, Learned]]:
+        """What was learned from bills, by endpoint and measure, then by variant."""
+        with self._reading():
+            return spending.learned(self.reading)
 
     def reserve_open(self, expected: Callable[[str, bytes], int]) -> None:
         """Raise what is reserved for what is at fal or lost to what it is expected to cost. Before a run's work."""
