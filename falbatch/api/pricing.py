@@ -220,11 +220,11 @@ async def ask_estimates(
     return found
 
 
-def wants_estimate(price: Price | None, defaults: Mapping[str, Any] | None) -> bool:
+def wants_estimate(price: Price | None) -> bool:
     """May fal's history have to tell what a call costs? Not where its units are counted, nor at the user's price."""
     if price is None:
         return True
-    return price.at is not None and size_of({}, price.unit, defaults).sure is not Sure.COUNTED
+    return price.at is not None and size_of({}, price.unit, {}).sure is not Sure.COUNTED
 
 
 def tariffs_of(

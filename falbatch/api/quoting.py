@@ -82,8 +82,7 @@ def open_quote(connection: sqlite3.Connection, told: Told) -> Quote:
 async def estimates_of(platform: FalPlatform | None, book: PriceBook, told: Told, *, at: float) -> dict[str, Estimate]:
     """fal's estimates where they may be needed: those of the last day, else fal's of now. Without `platform` nobody is
     asked."""
-    defaults = told.defaults
-    wanted = [one for one in told.facts if wants_estimate(told.prices.get(one), defaults[one])]
+    wanted = [one for one in told.facts if wants_estimate(told.prices.get(one))]
     found = book.estimates(wanted)
     stale = [endpoint for endpoint in wanted if is_stale(found.get(endpoint), at)]
     return found | (await ask_estimates(platform, book, stale, at=at) if platform is not None else {})
@@ -113,11 +112,7 @@ class Asker:
         is_known = (
             not any(one.why for one in facts.values())
             and not told.trouble
-            and not any(
-                is_stale(estimates.get(one), now)
-                for one, fields in told.defaults.items()
-                if wants_estimate(told.prices.get(one), fields)
-            )
+            and not any(is_stale(estimates.get(one), now) for one in endpoints if wants_estimate(told.prices.get(one)))
         )
         if is_known or self._is_offline:
             return told

@@ -269,6 +269,9 @@ class Quote:
 _HISTORICAL: Final = "by fal's average call, which may have been larger or smaller than these"
 
 
+_NO_SCHEMA: Final = "its schema is not known: its own number of images, and their size, may be other than the usual"
+
+
 def _unpriced(endpoint: str, jobs: int, estimate: Estimate | None) -> EndpointCost:
     if estimate is None or estimate.nano_per_call is None:
         return EndpointCost(
@@ -290,8 +293,8 @@ def _part(tariff: Tariff, heap: _Heap) -> _Part:
     if size.sure >= Sure.MEASURED:
         return _Part(heap.units, 0.0, Certainty.EXACT)
     if is_told:
-        what = f"{size.variant} may be billed" if size.variant else "the size is the usual one, and may be billed"
-        return _Part(heap.units, None, Certainty.ASSUMED, f"{what} otherwise, as the first such job will show")
+        what = f"{size.variant} may be billed otherwise" if size.variant else _NO_SCHEMA
+        return _Part(heap.units, None, Certainty.ASSUMED, f"{what}, as the first such job will show")
     if tariff.learned:  # of other variants: better than a mean over strangers' calls
         dearest = max(tariff.learned.values(), key=lambda one: one.seen)
         return _Part(

@@ -13,10 +13,10 @@ from functools import lru_cache
 from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.core.counts import COUNT_FIELDS, count_of
+from falbatch.core.counts import COUNT_FIELDS, asked_of, count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 PIXELS_PER_MEGAPIXEL: Final = 1024 * 1024
 """Such that `square_hd` is one. fal-protocol does not say; where a million would give another number, jobs are a
@@ -36,6 +36,8 @@ SIZE_DEFAULT: Final = "landscape_4_3"
 SIDE_DEFAULT: Final = 512.0
 """Of an endpoint whose schema is not known, and of a side that is left out (fal-protocol §12)."""
 
+SIZE_FIELDS: Final = ("image_size", "width", "height")
+
 TEXT_FIELDS: Final = ("text", "prompt", "input")
 """Where the text is that a unit of characters counts; the first that holds one."""
 
@@ -52,7 +54,8 @@ class Sure(IntEnum):
     PROPORTIONAL = 0
     """Only in proportion to other jobs of the endpoint: the input does not tell the unit (compute seconds)."""
     ASSUMED = 1
-    """Told, but for something that may change the number: a resolution that is not the default, an unknown schema."""
+    """Told, but for something that may change the number: a resolution that is not the default, a size or a number of
+    images that is left to an unknown schema."""
     MEASURED = 2
     """Told by the input and the endpoint's defaults: megapixels, seconds, characters, steps."""
     COUNTED = 3
@@ -78,8 +81,10 @@ def size_of(given: Mapping[str, Any], unit: str, defaults: Mapping[str, Any] | N
     match word:
         case "request" | "call" | "image" | "video" | "generation":
             variant = variant or (read.variant(("duration",)) if word != "image" else "")
-            units = 1.0 if word in {"request", "call"} else read.count(COUNT_FIELDS)
-            return Size(units / per, Sure.ASSUMED if variant else Sure.COUNTED, variant)
+            is_alone = word in {"request", "call"}
+            units = 1.0 if is_alone else read.count(COUNT_FIELDS)
+            is_counted = not variant and (is_alone or read.is_count_known)
+            return Size(units / per, Sure.COUNTED if is_counted else Sure.ASSUMED, variant)
         case "megapixel" if (pixels := read.pixels()) is not None:
             return _by_megapixels(read, pixels, per, variant)
         case "second" if (seconds := read.seconds()) is not None:
@@ -98,7 +103,7 @@ def size_of(given: Mapping[str, Any], unit: str, defaults: Mapping[str, Any] | N
 def _by_megapixels(read: _Reading, pixels: float, per: int, variant: str) -> Size:
     """Of each image, rounded up, as fal bills them."""
     each = ceil(pixels / PIXELS_PER_MEGAPIXEL)
-    sure = Sure.ASSUMED if variant or not read.is_size_known else Sure.MEASURED
+    sure = Sure.MEASURED if not variant and read.is_size_known and read.is_count_known else Sure.ASSUMED
     if not variant and each != ceil(pixels / 1_000_000):
         variant = "rounding"
     return Size(read.count(COUNT_FIELDS) * each / per, sure, variant)
@@ -127,32 +132,43 @@ class _Reading:
         value = self._given.get(name)
         return self._defaults.get(name) if value is None and self._defaults is not None else value
 
+    def _places(self) -> Iterator[Mapping[str, Any]]:
+        """Where a thing that several fields may tell is looked for: no default of one hides what another was given."""
+        yield self._given
+        yield self._defaults or {}
+
     def count(self, fields: tuple[str, ...]) -> float:
         """How many results are asked for."""
-        for name in fields:
-            if (number := count_of(self[name])) is not None:
-                return float(number)
-        return 1.0
+        found = (count_of(place.get(name)) for place in self._places() for name in fields)
+        return float(next((number for number in found if number is not None), 1))
+
+    @property
+    def is_count_known(self) -> bool:
+        """False where nothing tells how many results an endpoint makes by itself."""
+        return self._defaults is not None or asked_of(self._given) is not None
 
     def pixels(self) -> float | None:
         """Of one image; None where nothing tells it."""
-        size = self["image_size"]
+        place = next(
+            (place for place in self._places() if any(place.get(name) is not None for name in SIZE_FIELDS)), None
+        )
+        if place is None:
+            return PRESET_PIXELS[SIZE_DEFAULT] if self._defaults is None else None
+        size = place.get("image_size")
         if isinstance(size, str):
             return PRESET_PIXELS.get(size)
         if isinstance(size, dict):
             sides = [_side(size.get(name)) for name in ("width", "height")]
-        elif self["width"] is not None or self["height"] is not None:
+        elif place.get("width") is not None or place.get("height") is not None:
             sides = [_side(self["width"]), _side(self["height"])]
         else:
-            return PRESET_PIXELS[SIZE_DEFAULT] if self._defaults is None and size is None else None
+            return None
         return None if None in sides else (sides[0] or 0.0) * (sides[1] or 0.0)
 
     @property
     def is_size_known(self) -> bool:
         """False where the size of an image is taken from fal's habits alone."""
-        return self._defaults is not None or any(
-            self._given.get(name) is not None for name in ("image_size", "width", "height")
-        )
+        return self._defaults is not None or any(self._given.get(name) is not None for name in SIZE_FIELDS)
 
     def megapixels(self) -> float:
         """1 where no size is told: then all jobs have the endpoint's own."""
@@ -166,7 +182,8 @@ class _Reading:
 
     def characters(self) -> int | None:
         """Of the text that is to be worked on."""
-        return next((len(value) for name in TEXT_FIELDS if isinstance(value := self[name], str)), None)
+        found = (place.get(name) for place in self._places() for name in TEXT_FIELDS)
+        return next((len(value) for value in found if isinstance(value, str)), None)
 
     def variant(self, fields: tuple[str, ...]) -> str:
         """Those of `fields` that are given and not the default."""

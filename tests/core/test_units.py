@@ -20,7 +20,9 @@ VIDEO: dict[str, Any] = {"prompt": None, "duration": "5", "resolution": "720p", 
 @pytest.mark.parametrize(
     ("given_", "unit", "size"),
     [
-        ({}, "image", Size(1.0, COUNTED)),
+        ({}, "image", Size(1.0, ASSUMED)),
+        ({"prompt": "x"}, "video", Size(1.0, ASSUMED)),
+        ({}, "request", Size(1.0, COUNTED)),
         ({"num_images": 4}, "images", Size(4.0, COUNTED)),
         ({"num_images": 4}, " Image ", Size(4.0, COUNTED)),
         ({"num_images": "4"}, "image", Size(4.0, COUNTED)),
@@ -30,16 +32,17 @@ VIDEO: dict[str, Any] = {"prompt": None, "duration": "5", "resolution": "720p", 
         ({"num_images": 4}, "request", Size(1.0, COUNTED)),
         ({"num_images": 4}, "calls", Size(1.0, COUNTED)),
         ({"num_images": 2, "num_outputs": 7}, "image", Size(2.0, COUNTED)),
-        ({"image_size": "square_hd"}, "megapixel", Size(1.0, MEASURED, "rounding")),
-        ({"image_size": "square"}, "megapixels", Size(1.0, MEASURED)),
-        ({"image_size": "portrait_4_3"}, "megapixel", Size(1.0, MEASURED)),
+        ({"image_size": "square_hd"}, "megapixel", Size(1.0, ASSUMED, "rounding")),
+        ({"image_size": "square"}, "megapixels", Size(1.0, ASSUMED)),
+        ({"image_size": "square", "num_images": 1}, "megapixels", Size(1.0, MEASURED)),
+        ({"image_size": "portrait_4_3"}, "megapixel", Size(1.0, ASSUMED)),
         ({"image_size": "auto"}, "megapixel", Size(1.0, PROPORTIONAL)),
         ({"image_size": {"width": 2000, "height": 1500}, "num_images": 2}, "megapixel", Size(6.0, MEASURED)),
-        ({"image_size": {"width": 2000, "height": 500}}, "megapixel", Size(1.0, MEASURED)),
-        ({"image_size": {"width": 1024, "height": 1025}}, "megapixel", Size(2.0, MEASURED)),
-        ({"image_size": {"width": 8000}}, "megapixel", Size(4.0, MEASURED, "rounding")),
-        ({"width": 1024, "height": 1024}, "megapixel", Size(1.0, MEASURED, "rounding")),
-        ({"width": 1000, "height": 1000}, "megapixel", Size(1.0, MEASURED)),
+        ({"image_size": {"width": 2000, "height": 500}}, "megapixel", Size(1.0, ASSUMED)),
+        ({"image_size": {"width": 1024, "height": 1025}}, "megapixel", Size(2.0, ASSUMED)),
+        ({"image_size": {"width": 8000}}, "megapixel", Size(4.0, ASSUMED, "rounding")),
+        ({"width": 1024, "height": 1024}, "megapixel", Size(1.0, ASSUMED, "rounding")),
+        ({"width": 1000, "height": 1000}, "megapixel", Size(1.0, ASSUMED)),
         ({"duration": "8s"}, "second", Size(8.0, MEASURED)),
         ({"duration": "5"}, "second", Size(5.0, MEASURED)),
         ({"duration": 7.5, "num_videos": 2}, "seconds", Size(15.0, MEASURED)),
@@ -81,6 +84,12 @@ def test_what_an_input_says_by_itself(given_: dict[str, Any], unit: str, size: S
         ({"duration": "10"}, "video", VIDEO, Size(1.0, ASSUMED, "duration=10")),
         ({"duration": "5"}, "video", VIDEO, Size(1.0, COUNTED)),
         ({}, "step", {"steps": 1000}, Size(1000.0, MEASURED)),
+        ({"prompt": "x"}, "image", {"num_images": None}, Size(1.0, COUNTED)),
+        ({"width": 2048, "height": 2048}, "megapixel", FLUX, Size(4.0, MEASURED, "rounding")),
+        ({"width": 2048}, "megapixel", FLUX | {"height": 2048}, Size(4.0, MEASURED, "rounding")),
+        ({"image_size": "square"}, "megapixel", {"width": 2048, "height": 2048}, Size(1.0, MEASURED)),
+        ({"num_outputs": 4}, "image", {"num_images": 1, "num_outputs": 1}, Size(4.0, COUNTED)),
+        ({"prompt": "four"}, "character", {"text": "a default", "prompt": None}, Size(4.0, MEASURED)),
     ],
 )
 def test_what_an_input_leaves_open_is_the_schemas_default(
@@ -99,7 +108,7 @@ def test_without_a_schema_a_picture_is_taken_to_be_of_the_usual_size() -> None:
     ids=repr,
 )
 def test_a_count_that_is_none_counts_one(odd: Any) -> None:
-    assert size_of({"num_images": odd}, "image") == Size(1.0, COUNTED)
+    assert size_of({"num_images": odd}, "image", {"num_images": 1}) == Size(1.0, COUNTED)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ class Run:
     paid: tuple[OpenJob, ...] = ()
     """Jobs that an earlier run began."""
     prices: Mapping[str, Price] = field(default_factory=dict)
+    has_schemas: bool = True
+    """Is it known how many images an endpoint makes by itself?"""
     purse: Purse | None = None
     """What earlier runs left of the money; None: nothing was spent."""
     attempts: Mapping[tuple[int, int], Attempt] = field(default_factory=dict)
@@ -76,7 +78,9 @@ class Run:
         self.stop = Stop()
         self.most_at_fal = 0
         self.requests = FakeRequestList()
-        tariffs = {endpoint: Tariff(price) for endpoint, price in self.prices.items()}
+        counted = [one for one, price in self.prices.items() if self.has_schemas and price.unit == "image"]
+        known = {endpoint: {"num_images": 1} for endpoint in counted}
+        tariffs = {endpoint: Tariff(price, known.get(endpoint)) for endpoint, price in self.prices.items()}
         self.spending = Spending(self.purse or Purse(self.settings.max_cost_nano), tariffs)
         deps = Deps(
             self.store,

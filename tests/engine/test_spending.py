@@ -154,12 +154,21 @@ async def test_what_is_reserved_and_what_it_cost_is_recorded() -> None:
     assert [change.cost for change in run.store.of_kind(changes.ResultStored)] == [CENT // 4]
 
 
+async def test_without_a_schema_images_are_not_counted_and_the_first_job_runs_alone() -> None:
+    """The endpoint makes four by itself: a dollar is no more than a dollar."""
+    run = run_with(20, 100, prices={"fal-ai/x": Price(25 * CENT, "image")}, has_schemas=False)
+    run.queue.on_result.default = billed(4.0)
+    assert isinstance(await run.run(), LimitReached)
+    assert run.spending.purse.spent == 100 * CENT
+    assert len(run.queue.submits) == 1
+
+
 async def test_what_was_billed_is_recorded_to_be_learned_from() -> None:
     run = run_with(2, 10)
     run.queue.on_result.then(billed(0.25), billed(None))
     await run.run()
     stored = run.store.of_kind(changes.ResultStored)
-    bill = Bill("fal-ai/x", "image without a schema", "", 0.25)
+    bill = Bill("fal-ai/x", "image", "", 0.25)
     assert sorted((change.bill for change in stored), key=str) == [bill, None]
 
 
