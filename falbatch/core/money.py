@@ -132,7 +132,10 @@ class Bill:
 
 
 VARIANTS_MOST: Final = 64
-"""Of one endpoint that are learned about; any more are not told apart by their bills."""
+"""Of one endpoint that are told apart by their bills."""
+
+OTHERS: Final = "others"
+"""All variants beyond them, as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +157,14 @@ class Tariff:
         """How much of the endpoint's unit an input asks for."""
         return size_of(given, self.price.unit, self.defaults)
 
+    def variant(self, size: Size) -> str:
+        """Under which name jobs of `size` are learned about."""
+        is_one_more = len(self.learned) >= VARIANTS_MOST and size.variant not in self.learned
+        return OTHERS if is_one_more else size.variant
+
     def known(self, size: Size) -> Learned | None:
         """What was learned of jobs like one of `size`; None before any was billed."""
-        return self.learned.get(size.variant)
+        return self.learned.get(self.variant(size))
 
     def expected(self, size: Size) -> int:
         """What to reserve for a job, in nano-dollars."""
@@ -176,9 +184,10 @@ class Tariff:
 
     def after(self, size: Size, units: float) -> Tariff:
         """After a job of `size` was billed `units`."""
-        if (rate := rate_of(size, units)) is None or (self.known(size) is None and len(self.learned) >= VARIANTS_MOST):
+        if (rate := rate_of(size, units)) is None:
             return self
-        return replace(self, learned={**self.learned, size.variant: (self.known(size) or Learned()).after(rate)})
+        known = self.known(size) or Learned()
+        return replace(self, learned={**self.learned, self.variant(size): known.after(rate)})
 
     def beside(self, kept: Mapping[str, Learned]) -> Tariff:
         """With what is on record, by variant."""

@@ -38,6 +38,9 @@ SIDE_DEFAULT: Final = 512.0
 
 SIZE_FIELDS: Final = ("image_size", "width", "height")
 
+SECONDS_USUAL: Final = 5.0
+"""Of a video whose schema names no default (fal-protocol §12: "5" and more)."""
+
 TEXT_FIELDS: Final = ("text", "prompt", "input")
 """Where the text is that a unit of characters counts; the first that holds one."""
 
@@ -80,9 +83,12 @@ def size_of(given: Mapping[str, Any], unit: str, defaults: Mapping[str, Any] | N
     variant = read.variant(VARIANT_FIELDS)
     match word:
         case "request" | "call" | "image" | "video" | "generation":
-            variant = variant or (read.variant(("duration",)) if word != "image" else "")
             is_alone = word in {"request", "call"}
             units = 1.0 if is_alone else read.count(COUNT_FIELDS)
+            if word != "image":
+                times, longer = read.length()
+                units *= times
+                variant = f"{variant} {longer}".strip()
             is_counted = not variant and (is_alone or read.is_count_known)
             return Size(units / per, Sure.COUNTED if is_counted else Sure.ASSUMED, variant)
         case "megapixel" if (pixels := read.pixels()) is not None:
@@ -176,9 +182,18 @@ class _Reading:
 
     def seconds(self) -> float | None:
         """`duration` is a number, "5" or "8s" (fal-protocol §12); None where nothing tells it."""
-        value = self["duration"]
-        number = _number(value.strip().removesuffix("s") if isinstance(value, str) else value)
-        return None if number is None else max(1.0, number)
+        return _seconds(self["duration"])
+
+    def length(self) -> tuple[float, str]:
+        """How many times as much a job may be for its own `duration`, and the word for it; (1, "") where that is the
+        default. Lengths in seconds are one variant: each of a thousand would be tried alone."""
+        own = _seconds(self._given.get("duration"))
+        if own is None:
+            return 1.0, self.variant(("duration",))
+        usual = None if self._defaults is None else _seconds(self._defaults.get("duration"))
+        if own == usual:
+            return 1.0, ""
+        return max(1.0, own / (usual or SECONDS_USUAL)), "duration"
 
     def characters(self) -> int | None:
         """Of the text that is to be worked on."""
@@ -193,6 +208,11 @@ class _Reading:
             if value is not None and (self._defaults is None or value != self._defaults.get(name)):
                 words += f" {name}={str(value)[:_VARIANT_LONGEST]}"
         return words.lstrip()
+
+
+def _seconds(value: Any) -> float | None:
+    number = _number(value.strip().removesuffix("s") if isinstance(value, str) else value)
+    return None if number is None else max(1.0, number)
 
 
 def _side(value: Any) -> float | None:

@@ -54,7 +54,7 @@ class Spending:
             tariff = self._tariffs[job.endpoint]
             amount = tariff.expected(size)
             at_once = float("inf") if self.purse.limit is None else tariff.at_once(size)
-            place = (job.endpoint, size.variant if tariff.known(size) else None)
+            place = (job.endpoint, tariff.variant(size) if tariff.known(size) else None)
             must_wait = len(self._under_way[place]) >= at_once
             if not must_wait and self.purse.has_room(amount):
                 self.purse = self.purse.reserve(amount)
@@ -106,7 +106,7 @@ class Spending:
             return None
         size = tariff.size(input_of(job.input_json))
         rate = rate_of(size, units)
-        return None if rate is None else Bill(job.endpoint, tariff.measure, size.variant, rate)
+        return None if rate is None else Bill(job.endpoint, tariff.measure, tariff.variant(size), rate)
 
     def wait_no_more(self) -> None:
         """Some reservation will never be settled (a bug of ours): what there is no room for now has none later."""

@@ -149,9 +149,10 @@ def test_variants_without_end_are_not_all_remembered() -> None:
     tariff = Tariff(Price(10))
     for number in range(10 * VARIANTS_MOST):
         tariff = tariff.after(Size(1.0, Sure.ASSUMED, f"resolution={number}"), 2.0)
-    assert len(tariff.learned) == VARIANTS_MOST
-    assert tariff.at_once(Size(1.0, Sure.ASSUMED, "resolution=9999")) == 1
-    assert tariff.expected(Size(1.0, Sure.ASSUMED, "resolution=9999")) == 20
+    assert len(tariff.learned) == VARIANTS_MOST + 1
+    late = Size(1.0, Sure.ASSUMED, "resolution=9999")
+    assert tariff.expected(late) == 20
+    assert tariff.at_once(late) == 2 * 9 * VARIANTS_MOST, "those beyond the cap are one variant, known by its bills"
 
 
 def test_without_a_price_and_without_a_reservation_nothing_is_known() -> None:

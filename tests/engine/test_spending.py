@@ -217,6 +217,16 @@ async def test_the_first_of_each_variant_runs_alone_and_keeps_no_known_one_waiti
     assert run.most_at_fal > 5
 
 
+@pytest.mark.parametrize(("unit", "field"), [("video", "duration"), ("request", "duration"), ("image", "quality")])
+async def test_a_value_that_is_free_makes_no_variant_of_each_job(unit: str, field: str) -> None:
+    """150 videos, each of another length: they are not done one after another."""
+    jobs = tuple(planned(number, input_json=canonical_json({field: number + 5})) for number in range(1, 151))
+    run = run_with(0, 100_000, others=jobs, prices={"fal-ai/x": Price(CENT, unit)})
+    assert await run.run() is None
+    assert run.store.states() == [State.DONE] * 150
+    assert run.most_at_fal > 20
+
+
 async def test_jobs_whose_units_are_counted_wait_for_no_variant() -> None:
     odd = planned(1, input_json=canonical_json({"resolution": "4K"}))
     others = tuple(planned(number) for number in range(2, 12))
