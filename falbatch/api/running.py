@@ -240,15 +240,20 @@ class _Run:
                 open_door(self._place, target, store, self._heard) as door,
             ):
                 settings = replace(self._settings(0), scope=Scope.PAID)
-                book = PriceBook(manifest_of(self._workspace).budget, Cache(None), store.prices())
-                told = Told(prices=book.known(store.unsettled_endpoints()))
-                return await self._execute(store, target, fal, settings, told, door)
+                return await self._execute(store, target, fal, settings, self._told_before(store), door)
+
+    def _told_before(self, store: Store) -> Told:
+        """The prices on record, for a run that submits nothing: what it waits for is settled by them."""
+        book = PriceBook(manifest_of(self._workspace).budget, Cache(None), store.prices())
+        return Told(prices=book.known(store.unsettled_endpoints()))
 
     async def _checked(
         self, store: Store, fal: connect.Fal, planned: Planned, plan: Plan, again: Again
     ) -> tuple[Plan, Told]:
         """`plan` with what is worth knowing about its submits and what they will cost, and what fal says of their
         endpoints. Raises `ManifestError` where one will be refused, `UsageError` where a price is needed and lacks."""
+        if self._fetches_only:
+            return plan, self._told_before(store)
         manifest, options = manifest_of(self._workspace), self._options
         ahead = Ahead(
             store,
@@ -300,7 +305,8 @@ class _Run:
             return planned, narrowed(plan, self._wish.jobs, tried), again
         plan = summarize(store.connection, workspace, options.selection, planned, again, terms=terms)
         at_risk = sum(submit.reserved for submit in store.lost_submits() if submit.job_id in again.submit)
-        return planned, replace(plan, at_risk=at_risk), again
+        plan = plan.without_submits() if self._fetches_only else replace(plan, at_risk=at_risk)
+        return planned, plan, again
 
     def _begin(self, store: Store, planned: Planned, again: Again) -> None:
         store.begin(

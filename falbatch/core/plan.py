@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -186,6 +186,12 @@ class Plan:
         if self.canary is None or self.cost is None:
             return None
         return self.cost.part(self.actions[Action.SUBMIT])
+
+    def without_submits(self) -> Plan:
+        """The plan of a run that submits nothing: what would be submitted stays as it is."""
+        submits = self.actions[Action.SUBMIT]
+        actions = {**self.actions, Action.SUBMIT: 0, Action.SKIP: self.actions[Action.SKIP] + submits}
+        return replace(self, actions=actions, resubmitted=0, files=None, cost=None)
 
     def costs_at_most(self, amount: int) -> bool:
         """Is it known to cost no more than `amount` nano-dollars, as far as can be said?"""

@@ -103,6 +103,27 @@ def test_retry_missing_files_submits_nothing(shell: Shell) -> None:
     assert shell.submits() == 1
 
 
+def test_retry_missing_files_asks_for_no_money_and_checks_nothing_that_it_would_not_send(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST)
+    assert shell.falbatch("run", "small.yaml", "--limit", "1").code == 0
+    shell.write("small.yaml", MANIFEST.replace('kite"', 'kite", num_images: "{{ 99 if seed == 3 else omit }}"'))
+    assert shell.falbatch("plan", "small.yaml").code == 2, "the last job would be refused"
+    shell.sandbox.add_faults([{"on": "platform", "do": "status:500"}])
+    for words in ((), ("--max-cost", "1.00")):
+        (shell.folder / "out" / "kite-0.jpg").unlink()
+        missing = ("retry", "small.yaml", "--missing-files", "--json", *words)
+        ran = shell.falbatch(*missing)
+        assert ran.code == 0, ran.err
+        plan, *_ = ran.objects()
+        assert (plan["actions"]["submit"], plan["actions"]["download"], plan["cost"]) == (0, 1, None)
+        assert (shell.folder / "out" / "kite-0.jpg").exists()
+    shell.sandbox.clear_faults()
+    assert shell.submits() == 1
+    # Nor at a fal that may cost.
+    elsewhere = ("retry", "small.yaml", "--missing-files", "--output", "elsewhere")
+    assert "billed" not in shell.falbatch(*elsewhere, FALBATCH_RUN_URL="https://run.fal.example").err
+
+
 def test_a_link_that_was_dead_can_be_asked_for_again_at_no_charge(shell: Shell) -> None:
     shell.write("small.yaml", MANIFEST + "retry: {first_s: 0.05}\n")
     shell.sandbox.add_faults([{"on": "file", "do": "status:404"}])
