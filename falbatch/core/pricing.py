@@ -8,22 +8,26 @@ fal's historical estimate (fal-protocol §11.3), else unknown. Amounts are nano-
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from enum import StrEnum
+from itertools import islice
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.core.money import NANO, Purse, in_dollars, in_round
+from falbatch.core.money import NANO, OTHERS, VARIANTS_MOST, Purse, in_dollars, in_round
 from falbatch.core.units import Size, Sure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from falbatch.core.money import Learned, Tariff
 
 TOLERANCE: Final = 0.001
 """Bills that differ by less from what the input says confirm it."""
+
+SENTENCES_SHOWN: Final = 3
+"""Reasons why a cost is not exact: each variant has one."""
 
 
 class Certainty(StrEnum):
@@ -221,7 +225,9 @@ class Quote:
         heaps = self._heaps.setdefault(endpoint, {})
         heap = heaps.get((size.variant, size.sure))
         if heap is None:
-            heap = heaps[size.variant, size.sure] = _Heap(size)
+            if len(heaps) >= VARIANTS_MOST and tariff.known(size) is None:
+                size = replace(size, variant=OTHERS)
+            heap = heaps.setdefault((size.variant, size.sure), _Heap(size))
         heap.jobs += 1
         heap.units += size.units
         heap.squares += size.units * size.units
@@ -262,8 +268,13 @@ class Quote:
             low=low,
             high=high,
             certainty=certainty,
-            words="; ".join(dict.fromkeys(part.words for part in parts if part.words)),
+            words=_some(dict.fromkeys(part.words for part in parts if part.words)),
         )
+
+
+def _some(sentences: Collection[str]) -> str:
+    more = len(sentences) - SENTENCES_SHOWN
+    return "; ".join(islice(sentences, SENTENCES_SHOWN)) + (f"; and {more:,} more" if more > 0 else "")
 
 
 _HISTORICAL: Final = "by fal's average call, which may have been larger or smaller than these"

@@ -100,6 +100,19 @@ def test_jobs_of_a_variant_that_was_never_billed_take_the_bills_of_the_others() 
     assert (line.certainty, line.total) == (Certainty.ASSUMED, 2 * CENT)
 
 
+def test_variants_without_end_are_told_in_a_line() -> None:
+    quote = Quote({"a/b": IMAGE})
+    for number in range(5000):
+        quote.add("a/b", {"resolution": f"{number}K"})
+    (line,) = quote.cost().endpoints
+    assert (line.jobs, line.total, line.certainty) == (5000, 5000 * CENT, Certainty.ASSUMED)
+    assert line.words.startswith(
+        "resolution=0K may be billed otherwise, as the first such job will show; resolution=2K"
+    )
+    assert line.words.endswith("; and 61 more")
+    assert len(line.words) < 300, "its variants are 64, and all others as one"
+
+
 def test_the_whole_is_what_is_spent_what_is_reserved_and_what_is_left() -> None:
     quote = Quote({"a/b": IMAGE, "a/c": SECONDS}, Purse(spent=10 * CENT, at_fal=2 * CENT, lost=3 * CENT))
     for endpoint in ("a/c", "a/b", "a/c"):
