@@ -26,6 +26,7 @@ from falbatch.api.preflight import look_over
 from falbatch.api.quoting import Told, open_quote
 from falbatch.api.unchanged import on_record
 from falbatch.core.expand import expand
+from falbatch.core.money import to_nano
 from falbatch.core.plan import Action, Again, Change, Plan, PlannedJob
 from falbatch.core.problems import ProblemLog, shown
 from falbatch.errors import ManifestError, Problem, UsageError
@@ -190,7 +191,9 @@ def make_plan(
         verdict.raise_if_wrong(problems)
         plan = summarize(connection, workspace, selection, planned, terms=terms, each=each)
         warnings = (*_elsewhere(manifest, batch_row(connection), here), *verdict.warnings)
-        return replace(plan, warnings=warnings, cost=None if quote is None else quote.cost())
+        most = None if manifest.budget.max_cost is None else to_nano(manifest.budget.max_cost)
+        cost = None if quote is None else quote.cost()
+        return replace(plan, warnings=warnings, cost=cost, max_cost=most)
 
 
 _REAL: Final = "what is on record here was done by fal and paid for: a run elsewhere needs a folder of its own"

@@ -162,8 +162,8 @@ class Ahead:
     at: float
     """Now, in Unix seconds."""
     validates: bool
-    has_limit: bool
-    """Is there a limit on cost, which needs prices?"""
+    max_cost: int | None
+    """The limit on cost, which needs prices, in nano-dollars; None without one."""
 
     async def look(self, jobs: ManifestJobs, plan: Plan, again: Again) -> tuple[Plan, Told]:
         """`plan` with what is worth knowing about its submits and what they will cost, and what fal says of their
@@ -177,7 +177,7 @@ class Ahead:
             self.fal.platform,
             sorted({*endpoints, *store.unsettled_endpoints()}),
             budget=manifest.budget,
-            is_needed=self.has_limit,
+            is_needed=self.max_cost is not None,
             at=self.at,
             cache=self.cache,
         )
@@ -191,4 +191,4 @@ class Ahead:
             lambda: look_over(store.connection, jobs, again, manifest, facts, validates=self.validates, quote=quote)
         )
         verdict.raise_if_wrong()
-        return replace(plan, warnings=verdict.warnings, cost=quote.cost()), told
+        return replace(plan, warnings=verdict.warnings, cost=quote.cost(), max_cost=self.max_cost), told

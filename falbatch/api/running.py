@@ -262,7 +262,7 @@ class _Run:
             user_cache(os.environ, sandbox=options.sandbox),
             at=self._clock.unix_s(),
             validates=options.validate and manifest.validate.is_on,
-            has_limit=self._settings(0).max_cost_nano is not None,
+            max_cost=self._settings(0).max_cost_nano,
         )
         return await ahead.look(planned.jobs, plan, again)
 

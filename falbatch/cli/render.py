@@ -47,6 +47,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"files of inputs: {files.upload:,} to upload ({in_bytes(files.upload_bytes)}){there}"
     if plan.cost is not None:
         yield from cost_lines(plan.cost, time.time())
+    yield from _limit_lines(plan)
     yield "reasons:"
     for reason, count in sorted(plan.reasons.items(), key=lambda pair: -pair[1]):
         yield f"  {count:>9,}  {reason}"
@@ -72,9 +73,16 @@ def forewords(plan: Plan) -> Iterator[str]:
         yield from cost_lines(plan.cost, time.time(), what="all that is left, the canary included")
     elif plan.cost is not None:
         yield from cost_lines(plan.cost, time.time())
+    yield from _limit_lines(plan)
     yield from warning_lines(plan)
     if plan.resubmitted:
         yield resubmit_warning(plan)
+
+
+def _limit_lines(plan: Plan) -> Iterator[str]:
+    if plan.max_cost is not None and plan.affords is not None:
+        of = f"{plan.affords:,} of {plan.actions[Action.SUBMIT]:,} jobs"
+        yield f"  the limit of {in_dollars(plan.max_cost)} will stop it after about {of}"
 
 
 def warning_lines(plan: Plan) -> Iterator[str]:

@@ -175,6 +175,8 @@ class Plan:
     """None when the submits need none, and in a canary, whose jobs are chosen when it begins."""
     cost: Cost | None = None
     """What the jobs to be submitted will cost, in a canary all that are left; None where nobody was to find out."""
+    max_cost: int | None = None
+    """The limit on what the batch may cost over all its runs, in nano-dollars; None without one."""
     warnings: tuple[Problem, ...] = ()
     """What is worth knowing about the jobs that would be submitted, and stops nothing."""
     canary: CanaryPlan | None = None
@@ -202,6 +204,13 @@ class Plan:
         return most is not None and most <= amount
 
     @property
+    def affords(self) -> int | None:
+        """After about how many submits `max_cost` will stop it; None where it is enough, or nobody can tell."""
+        if self.max_cost is None or self.cost is None:
+            return None
+        return self.cost.affords(self.max_cost, self.actions[Action.SUBMIT])
+
+    @property
     def price(self) -> str:
         """What is submitted now will cost, in words: `about $12.30`; "" where nobody was to find out."""
         if self.cost is None:
@@ -222,6 +231,7 @@ class Plan:
             "resubmitted_unknown": self.resubmitted,
             "files": None if self.files is None else asdict(self.files),
             "cost": None if self.cost is None else self.cost.as_json(),
+            "limit": None if self.max_cost is None else {"max_cost": self.max_cost / NANO, "jobs": self.affords},
             "warnings": [asdict(warning) for warning in self.warnings],
             "canary": None if self.canary is None else {**asdict(self.canary), "cost": self._canary_dollars},
         }

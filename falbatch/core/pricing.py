@@ -80,6 +80,8 @@ class EndpointCost:
     """Of the least certain jobs."""
     words: str
     """Why it is not exact; "" where it is."""
+    dearest: int | None = None
+    """What the dearest single job will cost, at its upper end, in nano-dollars; None for `unknown`."""
 
     def as_json(self) -> dict[str, Any]:
         """With stable field names; amounts in US dollars."""
@@ -93,6 +95,7 @@ class EndpointCost:
             "cost": _dollars(self.total),
             "low": _dollars(self.low),
             "high": _dollars(self.high),
+            "dearest_job": _dollars(self.dearest),
             "certainty": self.certainty.value,
             "words": self.words,
         }
@@ -146,13 +149,32 @@ class Cost:
         return self.spent + self.reserved + self.left if self.is_known else None
 
     def part(self, jobs: int) -> Part:
-        """What so many of the jobs to be submitted will cost, whichever they are."""
+        """What so many of the jobs to be submitted will cost: at most the dearest ones, whichever they are."""
         if not self.is_known or not self.endpoints:
             return Part(None, "a cost that is not known")
-        dearest = max((one.high or one.total or 0) / one.jobs for one in self.endpoints)
-        most = ceil(jobs * dearest)
-        words = f"up to {in_round(most, ROUND_CEILING)}" if len(self.endpoints) > 1 else f"about {in_round(most)}"
-        return Part(most, words)
+        most, left = 0, jobs
+        for one in sorted(self.endpoints, key=lambda one: -(one.dearest or 0)):
+            count = min(left, one.jobs)
+            most, left = most + count * (one.dearest or 0), left - count
+        most = min(most, self.most or 0)
+        mean = min(most, ceil(self.mean * jobs))
+        if mean == most:
+            return Part(most, in_dollars(most) if self.is_exact else f"about {in_round(most)}")
+        about = "" if self.is_exact else "about "
+        return Part(most, f"about {in_round(mean)}, at most {about}{in_round(most, ROUND_CEILING)}")
+
+    @property
+    def mean(self) -> float:
+        """What one of the jobs to be submitted will cost on average, in nano-dollars."""
+        return self.left / max(1, sum(one.jobs for one in self.endpoints))
+
+    def affords(self, limit: int, jobs: int) -> int | None:
+        """After about how many of so many jobs a limit of so many nano-dollars will be reached; None where it will not,
+        or where nobody can tell."""
+        room = limit - self.spent - self.reserved
+        if not self.is_known or self.mean * jobs <= room:
+            return None
+        return max(0, int(room / self.mean))
 
     @property
     def words(self) -> str:
@@ -188,6 +210,8 @@ class _Heap:
     units: float = 0.0
     squares: float = 0.0
     """Sums of their sizes, and of the squares of these."""
+    largest: float = 0.0
+    """The largest size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +255,7 @@ class Quote:
         heap.jobs += 1
         heap.units += size.units
         heap.squares += size.units * size.units
+        heap.largest = max(heap.largest, size.units)
 
     def cost(self) -> Cost:
         """What all of them will cost."""
@@ -245,12 +270,14 @@ class Quote:
         parts = [_part(tariff, heap) for heap in heaps]
         jobs = sum(heap.jobs for heap in heaps)
         price = tariff.price
-        total, at = 0, price.at
+        total, dearest, at = 0, 0, price.at
         for index, (heap, part) in enumerate(zip(heaps, parts, strict=True)):
             if part.units is not None:
                 total += price.of(part.units)
+                dearest = max(dearest, tariff.expected(replace(heap.size, units=heap.largest)))
             elif price.at is not None and estimate is not None and estimate.nano_per_call is not None:
                 total += heap.jobs * estimate.nano_per_call
+                dearest = max(dearest, estimate.nano_per_call)
                 at = estimate.at
                 parts[index] = _Part(None, None, Certainty.HISTORICAL, _HISTORICAL)
         certainty = _worst([part.certainty for part in parts])
@@ -269,6 +296,7 @@ class Quote:
             high=high,
             certainty=certainty,
             words=_some(dict.fromkeys(part.words for part in parts if part.words)),
+            dearest=dearest if is_known else None,
         )
 
 
@@ -288,9 +316,9 @@ def _unpriced(endpoint: str, jobs: int, estimate: Estimate | None) -> EndpointCo
         return EndpointCost(
             endpoint, jobs, None, "", None, None, None, None, None, Certainty.UNKNOWN, "no price is known"
         )
-    total = jobs * estimate.nano_per_call
+    one = estimate.nano_per_call
     return EndpointCost(
-        endpoint, jobs, None, "", None, estimate.at, total, None, None, Certainty.HISTORICAL, _HISTORICAL
+        endpoint, jobs, None, "", None, estimate.at, jobs * one, None, None, Certainty.HISTORICAL, _HISTORICAL, one
     )
 
 

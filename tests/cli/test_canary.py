@@ -278,14 +278,16 @@ def test_who_is_asked_is_asked_about_the_few(
         first=(),
         changed=(),
         orphaned=(),
-        cost=Cost((EndpointCost("a/b", 90, 90.0, "image", NANO, 1.0, 90 * NANO, None, None, Certainty.EXACT, ""),)),
+        cost=Cost(
+            (EndpointCost("a/b", 90, 90.0, "image", NANO, 1.0, 90 * NANO, None, None, Certainty.EXACT, "", NANO),)
+        ),
     )
     with os.fdopen(theirs) as terminal:
         monkeypatch.setattr("sys.stdin", terminal)
         assert commands._Display(is_json=False).confirm(narrowed(plan, 10, Tried()))
     os.close(ours)
     said = capsys.readouterr().err
-    assert said.endswith("Submit 10 of 90 jobs to fal for about $10.00? They will be billed. [y/N] ")
+    assert said.endswith("Submit 10 of 90 jobs to fal for $10.00? They will be billed. [y/N] ")
 
 
 @pytest.mark.parametrize(

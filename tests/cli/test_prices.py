@@ -199,6 +199,25 @@ def test_a_run_says_its_cost_first(shell: Shell) -> None:
     assert shell.falbatch("run", "small.yaml", "--json").objects()[-1]["spent"] == 0.012
 
 
+def test_how_far_a_limit_reaches_is_said_before(shell: Shell) -> None:
+    shell.write("small.yaml", MANIFEST + "budget: {max_cost: 0.007}\n")
+    assert "  the limit of $0.007 will stop it after about 2 of 4 jobs\n" in shell.falbatch("plan", "small.yaml").out
+    assert plan_of(shell, "small.yaml")["limit"] == {"max_cost": 0.007, "jobs": 2}
+    ran = shell.falbatch("run", "small.yaml", "--max-cost", "0.01")
+    assert "the limit of $0.01 will stop it after about 3 of 4 jobs\n" in ran.err
+    assert (ran.code, shell.submits()) == (7, 3)
+    assert "will stop it" not in shell.falbatch("run", "small.yaml", "--max-cost", "1").err
+
+
+def test_a_canary_asks_by_what_its_dearest_jobs_may_cost(shell: Shell) -> None:
+    many = MANIFEST.replace('kite"', 'kite", num_images: "{{ 4 if seed == 3 else 1 }}"')
+    shell.write("small.yaml", many)
+    ran = asked(shell, "--canary", "1", "--ask-above", "0.006")
+    assert ran.code == 2
+    assert "billed for about $0.00525, at most $0.012" in ran.err
+    assert shell.submits() == 0
+
+
 def test_the_users_own_price_wins_and_says_so(shell: Shell) -> None:
     assert shell.falbatch("price", "fal-ai/flux/schnell").code == 0
     shell.write("small.yaml", MANIFEST + "budget: {unit_price: 0.5}\n")

@@ -103,6 +103,7 @@ def test_a_plan_as_json_counts_every_action_and_change() -> None:
         resubmitted=4,
         at_risk=10**9,
         cost=Cost(spent=10**9),
+        max_cost=10**9 // 2,
         warnings=(Problem("m.yaml", 3, 1, "odd", "do this"),),
     )
     assert plan.as_json() == {
@@ -124,6 +125,7 @@ def test_a_plan_as_json_counts_every_action_and_change() -> None:
             "whole": 1.0,
             "trouble": "",
         },
+        "limit": {"max_cost": 0.5, "jobs": None},
         "warnings": [{"file": "m.yaml", "line": 3, "column": 1, "what": "odd", "hint": "do this"}],
         "canary": None,
     }

@@ -34,7 +34,9 @@ def billed(tariff: Tariff, given_: dict[str, Any], *units: float) -> Tariff:
 
 def test_what_inputs_tell_is_exact() -> None:
     line = cost_of(IMAGE, {}, {"num_images": 4})
-    assert line == EndpointCost("a/b", 2, 5.0, "image", CENT, 1000.0, 5 * CENT, 5 * CENT, 5 * CENT, Certainty.EXACT, "")
+    assert line == EndpointCost(
+        "a/b", 2, 5.0, "image", CENT, 1000.0, 5 * CENT, 5 * CENT, 5 * CENT, Certainty.EXACT, "", 4 * CENT
+    )
 
 
 def test_bills_that_are_what_inputs_tell_confirm_it() -> None:
@@ -100,6 +102,41 @@ def test_jobs_of_a_variant_that_was_never_billed_take_the_bills_of_the_others() 
     assert (line.certainty, line.total) == (Certainty.ASSUMED, 2 * CENT)
 
 
+def test_a_part_costs_no_more_than_its_dearest_jobs() -> None:
+    quote = Quote({"a/b": IMAGE, "a/c": SECONDS})
+    for number in range(100):
+        quote.add("a/b", {"num_images": 100 if number == 50 else 1})
+    cost = quote.cost()
+    assert (cost.part(1).most, cost.part(1).words) == (100 * CENT, "about $0.0199, at most $1.00")
+    assert cost.part(3).most == 199 * CENT, "no more than all of them"
+    quote.add("a/c", {"duration": "500"})
+    assert quote.cost().part(2).most == 600 * CENT, "of the other endpoint there is but one"
+    assert Cost().part(1).most is None
+
+
+def test_a_part_of_equal_jobs_has_one_amount() -> None:
+    quote = Quote({"a/b": IMAGE})
+    for _ in range(10):
+        quote.add("a/b", {})
+    assert quote.cost().part(3).words == "$0.03"
+
+
+def test_the_dearest_of_learned_jobs_is_what_is_reserved_for_it() -> None:
+    tariff = billed(COMPUTE, {}, 2.0, 4.0, 3.0)
+    line = cost_of(tariff, {}, {"num_images": 3})
+    assert line.dearest == tariff.expected(tariff.size({"num_images": 3})) > 3 * 4 * CENT
+
+
+@pytest.mark.parametrize(("limit", "jobs"), [(100, 18), (500, None), (50, 8), (0, 0), (20, 2)])
+def test_how_far_a_limit_reaches(limit: int, jobs: int | None) -> None:
+    quote = Quote({"a/b": IMAGE}, Purse(spent=4 * CENT, lost=6 * CENT))
+    for _ in range(59):
+        quote.add("a/b", {"num_images": 5})
+    assert quote.cost().affords(limit * CENT, 59) == jobs
+    quote.add("a/z", {})
+    assert quote.cost().affords(limit * CENT, 60) is None, "nobody knows"
+
+
 def test_variants_without_end_are_told_in_a_line() -> None:
     quote = Quote({"a/b": IMAGE})
     for number in range(5000):
@@ -152,6 +189,7 @@ def test_its_json_has_dollars_under_stable_names() -> None:
                 "cost": 0.07,
                 "low": None,
                 "high": None,
+                "dearest_job": 0.07,
                 "certainty": "historical",
                 "words": "by fal's average call, which may have been larger or smaller than these",
             }
