@@ -172,9 +172,9 @@ class Cost:
         """After about how many of so many jobs a limit of so many nano-dollars will be reached; None where it will not,
         or where nobody can tell."""
         room = limit - self.spent - self.reserved
-        if not self.is_known or self.mean * jobs <= room:
+        if not self.is_known or not self.endpoints or self.mean * jobs <= room:
             return None
-        return max(0, int(room / self.mean))
+        return int(room / self.mean) if room > 0 else 0
 
     @property
     def words(self) -> str:
