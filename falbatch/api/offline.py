@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from falbatch.adapters.cache import Cache, open_cache
 from falbatch.core.fileinputs import UploadTerms
-from falbatch.errors import UsageError
+from falbatch.errors import FalbatchError, UsageError
+from falbatch.fal.auth import find_credentials
 from falbatch.fal.endpoint import EndpointId
 from falbatch.fal.hosts import Hosts
 
@@ -24,6 +26,16 @@ def target_kind(env: Mapping[str, str], *, sandbox: bool) -> str:
 def user_cache(env: Mapping[str, str], *, sandbox: bool) -> Cache:
     """What this user's programs heard from the fal that `env` points at. Nothing is kept of the built-in sandbox."""
     return Cache(None) if sandbox else open_cache(env, Hosts.resolve(env).queue)
+
+
+def account_of(env: Mapping[str, str], key_file: Path | None, *, sandbox: bool) -> str:
+    """Whose prices fal would name in this environment (`Credentials.account`); "" without a key."""
+    if sandbox:
+        return ""
+    try:
+        return find_credentials(env, key_file=key_file, home=Path.home()).account
+    except (FalbatchError, RuntimeError):  # said where one is needed
+        return ""
 
 
 def check_endpoint(text: str) -> str | None:

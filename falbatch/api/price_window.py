@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from falbatch.api.offline import user_cache
+from falbatch.api.offline import account_of, user_cache
 from falbatch.api.one_call import check_call
 from falbatch.api.pricing import NEEDED_S, Asked, PriceBook, ask_estimates, ask_prices, tariffs_of
 from falbatch.api.windows import Windows, as_told, open_windows
@@ -59,7 +59,7 @@ async def prices(
     """What `endpoints` cost, and what a call with the input `given` would. What fal said before serves when it cannot
     be asked. Raises `FalbatchError`; with `validates` for a call that an endpoint will refuse."""
     cache = user_cache(os.environ, sandbox=is_sandbox)
-    book = PriceBook(None, cache, {})
+    book = PriceBook(None, cache, {}, account_of(os.environ, key_file, sandbox=is_sandbox))
     known = book.known(endpoints)
     async with open_windows(key_file, is_sandbox=is_sandbox) as fal:
         asked = Asked({})

@@ -57,11 +57,28 @@ class Asked:
 class PriceBook:
     """Prices as they were heard, from several places; the latest wins, and the user's own above all."""
 
-    def __init__(self, budget: BudgetSpec | None, cache: Cache, kept: Mapping[str, Price]) -> None:
-        """`kept` are the state file's; `cache` is the user's, of this fal."""
+    def __init__(self, budget: BudgetSpec | None, cache: Cache, kept: Mapping[str, Price], account: str) -> None:
+        """`kept` are the state file's; `cache` is the user's, of this fal. fal's prices may be an account's own
+        (fal-protocol §11.3): an `account` has only what was heard with its key, and without one ("") what was heard
+        last with any."""
         self._budget = budget
         self._cache = cache
         self._kept = kept
+        self._account = account
+
+    def _names(self, endpoint: str) -> set[str]:
+        """Under which something is kept in the cache: for whoever has no key, and for those who have this one."""
+        return {endpoint, self._name(endpoint)}
+
+    def _name(self, endpoint: str) -> str:
+        return f"{endpoint} {self._account}".rstrip()
+
+    def is_anothers(self, endpoints: Iterable[str]) -> bool:
+        """True without a key, where prices in the cache serve that were heard with one."""
+        others = (one for one in endpoints if self._budget is None or self._budget.price_of(one) is None)
+        return not self._account and any(
+            (heard := self._heard(one)) is not None and heard is not self._kept.get(one) for one in others
+        )
 
     def known(self, endpoints: Iterable[str]) -> dict[str, Price]:
         """The prices of `endpoints` that can be had without asking fal."""
@@ -80,24 +97,26 @@ class PriceBook:
         for endpoint, price in heard.items():
             if price.at is not None:
                 value = {"nano_per_unit": price.nano_per_unit, "unit": price.unit}
-                self._cache.put("price", endpoint, value, at=price.at)
+                for name in self._names(endpoint):
+                    self._cache.put("price", name, value, at=price.at)
 
     def estimates(self, endpoints: Iterable[str]) -> dict[str, Estimate]:
         """fal's estimates as they were last heard, without amount where fal has none."""
         found = {}
         for endpoint in endpoints:
-            if (cached := self._cache.get("estimate", endpoint)) is not None:
+            if (cached := self._cache.get("estimate", self._name(endpoint))) is not None:
                 found[endpoint] = Estimate(_whole(cached.value, "nano_per_call"), cached.at)
         return found
 
     def keep_estimate(self, endpoint: str, estimate: Estimate) -> None:
         """Remember it."""
         if estimate.at is not None:
-            self._cache.put("estimate", endpoint, {"nano_per_call": estimate.nano_per_call}, at=estimate.at)
+            for name in self._names(endpoint):
+                self._cache.put("estimate", name, {"nano_per_call": estimate.nano_per_call}, at=estimate.at)
 
     def _heard(self, endpoint: str) -> Price | None:
         kept = self._kept.get(endpoint)
-        cached = self._cache.get("price", endpoint)
+        cached = self._cache.get("price", self._name(endpoint))
         nano = None if cached is None else _whole(cached.value, "nano_per_unit")
         if cached is None or nano is None or (kept is not None and (kept.at or 0.0) >= cached.at):
             return kept
@@ -143,12 +162,13 @@ async def find_prices(
     is_needed: bool,
     at: float,
     cache: Cache,
+    account: str,
 ) -> Found:
     """The price of each of `endpoints`, kept in the state file; without `is_needed` some may be missing.
 
     Raises `UsageError` when `is_needed` and one cannot be found.
     """
-    book = PriceBook(budget, cache, store.prices())
+    book = PriceBook(budget, cache, store.prices(), account)
     known = book.known(endpoints)
     tries, timeout_s = (TRIES, NEEDED_S) if is_needed else (1, WANTED_S)
     stale = [endpoint for endpoint in endpoints if is_stale(known.get(endpoint), at)]

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from falbatch.adapters.store import spending
-from falbatch.api.offline import target_kind, user_cache
+from falbatch.api.offline import account_of, target_kind, user_cache
 from falbatch.api.preflight import Facts, ask, kept_facts, look_over
 from falbatch.api.pricing import (
     WANTED_S,
@@ -51,6 +51,9 @@ Defaults = dict[str, "Mapping[str, Any] | None"]
 
 
 NO_KEY: Final = "fal names prices only with a key; FAL_KEY or --key-file gives one"
+
+
+ANOTHERS: Final = "as heard with a key, of which there is none now; accounts may have prices of their own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,8 @@ class Asker:
         HTTP library is loaded where all was heard within a day."""
         cache = user_cache(os.environ, sandbox=self._is_sandbox)
         here = target_kind(os.environ, sandbox=self._is_sandbox)
-        book = PriceBook(self._budget, cache, kept if target == here else {})
+        account = account_of(os.environ, self._key_file, sandbox=self._is_sandbox)
+        book = PriceBook(self._budget, cache, kept if target == here else {}, account)
         now = time.time()
         facts = {endpoint: kept_facts(cache, endpoint, now) for endpoint in endpoints}
         prices, estimates = book.known(endpoints), book.estimates(endpoints)
@@ -115,7 +119,7 @@ class Asker:
             and not any(is_stale(estimates.get(one), now) for one in endpoints if wants_estimate(told.prices.get(one)))
         )
         if is_known or self._is_offline:
-            return told
+            return replace(told, trouble=ANOTHERS) if not told.trouble and book.is_anothers(endpoints) else told
         try:
             return self._talk(endpoints, cache, book)
         except UsageError as error:  # a proxy that cannot be used, say: what fal would tell is advice
@@ -159,6 +163,8 @@ class Ahead:
     fal: Fal
     manifest: Manifest
     cache: Cache
+    account: str
+    """Whose prices fal names: `Credentials.account`."""
     at: float
     """Now, in Unix seconds."""
     validates: bool
@@ -180,11 +186,12 @@ class Ahead:
             is_needed=self.max_cost is not None,
             at=self.at,
             cache=self.cache,
+            account=self.account,
         )
         told = Told(facts, found.prices, {}, found.trouble)
         if not submits:
             return plan, told
-        book = PriceBook(manifest.budget, self.cache, found.prices)
+        book = PriceBook(manifest.budget, self.cache, found.prices, self.account)
         told = replace(told, estimates=await estimates_of(self.fal.platform, book, told, at=self.at))
         quote = open_quote(store.connection, told)
         verdict = await anyio.to_thread.run_sync(

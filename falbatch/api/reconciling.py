@@ -63,7 +63,7 @@ async def reconcile(
         began_s = time.monotonic()
         options = connect.submit_options(place.manifest)
         budget = place.manifest.budget if place.manifest else None
-        prices = PriceBook(budget, Cache(None), store.prices()).known(store.unsettled_endpoints())
+        prices = PriceBook(budget, Cache(None), store.prices(), "").known(store.unsettled_endpoints())
         with fal_of(place, row, key_file) as target:
             async with connect.open_fal(target, options) as fal:
                 error, stopped_by = await execute(

@@ -181,7 +181,7 @@ class _Run:
                 connect.open_fal(target, connect.submit_options(manifest_of(self._workspace))) as fal,
                 open_door(self._place, target, store, self._heard) as door,
             ):
-                plan, told = await self._checked(store, fal, planned, plan, again)
+                plan, told = await self._checked(store, target, fal, planned, plan, again)
                 if target.costs and self._must_ask(plan) and self._confirm and not self._confirm(plan):
                     return self._report(store, None, 0.0, "not confirmed", unchanged=True)
                 self._begin(store, planned, again)
@@ -244,11 +244,11 @@ class _Run:
 
     def _told_before(self, store: Store) -> Told:
         """The prices on record, for a run that submits nothing: what it waits for is settled by them."""
-        book = PriceBook(manifest_of(self._workspace).budget, Cache(None), store.prices())
+        book = PriceBook(manifest_of(self._workspace).budget, Cache(None), store.prices(), "")
         return Told(prices=book.known(store.unsettled_endpoints()))
 
     async def _checked(
-        self, store: Store, fal: connect.Fal, planned: Planned, plan: Plan, again: Again
+        self, store: Store, target: connect.Target, fal: connect.Fal, planned: Planned, plan: Plan, again: Again
     ) -> tuple[Plan, Told]:
         """`plan` with what is worth knowing about its submits and what they will cost, and what fal says of their
         endpoints. Raises `ManifestError` where one will be refused, `UsageError` where a price is needed and lacks."""
@@ -260,6 +260,7 @@ class _Run:
             fal,
             manifest,
             user_cache(os.environ, sandbox=options.sandbox),
+            target.credentials.account,
             at=self._clock.unix_s(),
             validates=options.validate and manifest.validate.is_on,
             max_cost=self._settings(0).max_cost_nano,

@@ -180,7 +180,14 @@ async def _finishing(
         clock = SystemClock()
         is_needed = settings.max_cost_nano is not None
         found = await find_prices(
-            store, fal.platform, [endpoint], budget=None, is_needed=is_needed, at=clock.unix_s(), cache=Cache(None)
+            store,
+            fal.platform,
+            [endpoint],
+            budget=None,
+            is_needed=is_needed,
+            at=clock.unix_s(),
+            cache=Cache(None),
+            account="",
         )
         spending = open_spending(store, found.prices, settings.max_cost_nano)
         deps = Deps(store, fal.queue, fal.platform, files, clock, hear, spending, fal.direct, storage)

@@ -6,11 +6,12 @@ Messages name the source of a key and what is wrong with it, never a character o
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.errors import CredentialsError
 
@@ -31,7 +32,7 @@ _HOW: Final = "set FAL_KEY to a key from https://fal.ai/dashboard/keys, give --k
 class Credentials:
     """A key or login token. Its only exit is `header()`; `repr` and `str` are masked."""
 
-    __slots__ = ("_header", "_parts", "source")
+    __slots__ = ("_header", "_parts", "account", "source")
 
     def __init__(self, scheme: str, secret: str, *, source: str) -> None:
         self._header = f"{scheme} {secret}"
@@ -40,6 +41,10 @@ class Credentials:
         self._parts = tuple(part for part in (secret, *halves) if part)
         self.source = source
         """Where it was found, for messages: `FAL_KEY`, a path."""
+        name = secret.partition(":")[0] if scheme == "Key" else str(_claims(secret).get("sub") or "")
+        digest = hashlib.sha256(f"{scheme} {name}".encode(errors="surrogatepass")).hexdigest()
+        self.account = digest[:12] if name else ""
+        """Tells keys apart, by what is not secret: a hash of the key's id, or a login's subject; "" without one."""
 
     def header(self) -> str:
         """The value of `Authorization`. Only for URLs that `Hosts.trusts`."""
@@ -149,8 +154,16 @@ def _login_token(path: Path) -> Credentials:
 def _expiry(token: str) -> float | None:
     """The `exp` claim (Unix seconds) of a JWT, unverified; None when there is none to read."""
     try:
+        return float(_claims(token)["exp"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _claims(token: str) -> dict[str, Any]:
+    """What a JWT says, unverified; nothing when it cannot be read."""
+    try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return float(claims["exp"])
-    except (ValueError, IndexError, KeyError, TypeError, RecursionError):
-        return None
+    except (ValueError, IndexError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}

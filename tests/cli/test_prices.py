@@ -234,15 +234,38 @@ def test_without_a_key_a_plan_shows_what_was_heard_before(shell: Shell) -> None:
     assert "budget.unit_price" in ran.out
     assert plan_of(shell, "small.yaml")["cost"]["left"] == 0.012
     for words in ((), ("--offline",)):
-        assert "$0.012 = 4 × $0.003 per megapixel\n" in shell.falbatch("plan", "small.yaml", *words, FAL_KEY=None).out
+        out = shell.falbatch("plan", "small.yaml", *words, FAL_KEY=None).out
+        assert "$0.012 = 4 × $0.003 per megapixel\n" in out
+        assert "prices: as heard with a key, of which there is none now; accounts may have prices of their own\n" in out
+
+
+def test_another_keys_prices_are_not_taken_for_ones_own(shell: Shell) -> None:
+    """fal's prices may hold an account's discount."""
+    shell.write("small.yaml", MANIFEST)
+    assert plan_of(shell, "small.yaml")["cost"]["left"] == 0.012
+    for path in shell.folder.rglob("price/*.json"):
+        kept = json.loads(path.read_bytes())
+        path.write_text(json.dumps(kept | {"value": {"nano_per_unit": 1, "unit": "megapixel"}}))
+        assert "secret-of-shell" not in path.name + path.read_text()
+
+    def left(key: str | None, *words: str) -> float | None:
+        ran = shell.falbatch("plan", "small.yaml", "--json", *words, FAL_KEY=key)
+        cost: dict[str, Any] = ran.objects()[-1]["cost"]
+        return cost["left"] if cost["is_known"] else None
+
+    assert left("shell:another-secret-of-the-same-key", "--offline") == 4e-9
+    assert left("other:secret", "--offline") is None
+    assert left("other:secret") == 0.012
+    assert left("shell:secret-of-shell") == 4e-9
+    assert left(None) == 0.012, "what was heard last"
 
 
 def test_an_old_price_is_shown_with_its_day(shell: Shell) -> None:
     shell.write("small.yaml", MANIFEST)
     assert plan_of(shell, "small.yaml")["cost"]["trouble"] == ""
-    (kept,) = shell.folder.rglob("price/*.json")
-    value = json.loads(kept.read_bytes())
-    kept.write_text(json.dumps(value | {"at": 1_700_000_000.0}))
+    for kept in shell.folder.rglob("price/*.json"):
+        value = json.loads(kept.read_bytes())
+        kept.write_text(json.dumps(value | {"at": 1_700_000_000.0}))
     shell.sandbox.add_faults([{"on": "platform", "do": "status:500"}])
     out = shell.falbatch("plan", "small.yaml").out
     shell.sandbox.clear_faults()

@@ -122,3 +122,12 @@ def test_credentials_are_masked_and_redact_what_a_server_echoes() -> None:
         assert "FAL_KEY" in shown
     assert credentials.redact("bad key kid:s3cr3t, half s3cr3t") == "bad key ***, half ***"
     assert "tok" not in Credentials("Bearer", "tok.en", source="x").redact("tok.en")
+
+
+def test_keys_are_told_apart_by_what_is_not_secret() -> None:
+    one, again, other = (
+        Credentials("Key", key, source="").account for key in ("kid:s3cr3t", "kid:new-s3cr3t", "kit:s3cr3t")
+    )
+    assert one == again != other
+    assert len(one) == 12
+    assert Credentials("Bearer", "tok.en", source="").account == ""
