@@ -50,7 +50,8 @@ def plan(
 
     workspace = open_manifest(Path(manifest), output=output, tells_later=True)
     budget = workspace.manifest.budget if workspace.manifest else None
-    asker = Asker(budget, is_sandbox=sandbox, is_offline=offline, key_file=key_file)
+    validates = validate and (workspace.manifest is None or workspace.manifest.validate.is_on)
+    asker = Asker(budget, is_sandbox=sandbox, is_offline=offline, key_file=key_file, validates=validates)
     return make_plan(
         workspace,
         selection or Selection(),

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from falbatch.fal.catalogue import CatalogueClient
 
 PATIENCE_S: Final = 5.0
-"""For all that is asked together: fal's schemas are advice, and no run waits longer for advice."""
+"""For all that is asked together, schemas, statuses, prices and estimates: they are advice, and no run waits longer for
+advice."""
+
+STATUS_S: Final = 1.0
+"""For statuses when all schemas have come."""
 
 AT_ONCE: Final = 8
 """Questions under way together."""
@@ -82,7 +86,9 @@ class Verdict:
             )
 
 
-async def ask(endpoints: Sequence[str], cache: Cache, catalogue: CatalogueClient | None) -> dict[str, Facts]:
+async def ask(
+    endpoints: Sequence[str], cache: Cache, catalogue: CatalogueClient | None, *, waits_for_statuses: bool = True
+) -> dict[str, Facts]:
     """What is known of `endpoints`: what was heard within a day, else what fal says now, else what was heard before.
     Without `catalogue` nobody is asked. Raises nothing that fal could cause."""
     now = time.time()
@@ -90,7 +96,7 @@ async def ask(endpoints: Sequence[str], cache: Cache, catalogue: CatalogueClient
     stale = [endpoint for endpoint, facts in found.items() if facts.why]
     if catalogue is not None and stale:
         asker = _Asker(catalogue, cache, now)
-        await asker.ask(stale)
+        await asker.ask(stale, STATUS_S if waits_for_statuses else 0.0)
         found |= {endpoint: asker.facts(endpoint, found[endpoint]) for endpoint in stale}
     return found
 
@@ -115,15 +121,17 @@ class _Asker:
         self._statuses: dict[str, str] = {}
         self._why: dict[str, str] = {}
 
-    async def ask(self, endpoints: Sequence[str]) -> None:
-        """Ask, for `PATIENCE_S` at most."""
-        limiter = anyio.CapacityLimiter(AT_ONCE)
+    async def ask(self, endpoints: Sequence[str], status_s: float) -> None:
+        """Ask, for `PATIENCE_S` at most; statuses keep nobody waiting for more than `status_s` after the schemas."""
+        limiter, apart = anyio.CapacityLimiter(AT_ONCE), anyio.CapacityLimiter(AT_ONCE)
         with anyio.move_on_after(PATIENCE_S):
-            async with anyio.create_task_group() as tasks:
-                for endpoint in endpoints:
-                    tasks.start_soon(self._schema, endpoint, limiter)
+            async with anyio.create_task_group() as statuses:
                 for start in range(0, len(endpoints), MODELS_AT_ONCE):
-                    tasks.start_soon(self._status, endpoints[start : start + MODELS_AT_ONCE], limiter)
+                    statuses.start_soon(self._status, endpoints[start : start + MODELS_AT_ONCE], apart)
+                async with anyio.create_task_group() as schemas:
+                    for endpoint in endpoints:
+                        schemas.start_soon(self._schema, endpoint, limiter)
+                statuses.cancel_scope.deadline = anyio.current_time() + status_s
 
     async def _schema(self, endpoint: str, limiter: anyio.CapacityLimiter) -> None:
         try:

@@ -4,17 +4,19 @@ fal's own average call costs, where the unit does not tell."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from falbatch.adapters.cache import FRESH_S, Cache
+from falbatch.api.preflight import PATIENCE_S
 from falbatch.core.identity import input_of
 from falbatch.core.money import Price, Tariff, to_nano
 from falbatch.core.pricing import Estimate
 from falbatch.core.units import Sure, size_of
 from falbatch.engine.spending import Spending
-from falbatch.errors import HttpError, UsageError, WireError
+from falbatch.errors import HttpError, TransportError, UsageError, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,8 +41,8 @@ AT_ONCE: Final = 50
 SHOWN: Final = 3
 """Endpoints without a price that are named."""
 
-ESTIMATES_AT_ONCE: Final = 8
-"""Questions for estimates at a time: each is about one endpoint."""
+QUESTIONS_AT_ONCE: Final = 8
+"""Questions under way together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,8 @@ async def find_prices(
     known = book.known(endpoints)
     tries, timeout_s = (TRIES, NEEDED_S) if is_needed else (1, WANTED_S)
     stale = [endpoint for endpoint in endpoints if is_stale(known.get(endpoint), at)]
-    asked = await ask_prices(platform, stale, tries=tries, timeout_s=timeout_s, at=at)
+    within_s = inf if is_needed else PATIENCE_S
+    asked = await ask_prices(platform, stale, tries=tries, timeout_s=timeout_s, within_s=within_s, at=at)
     book.keep(asked.prices)
     prices = {**known, **asked.prices}
     missing = [endpoint for endpoint in endpoints if endpoint not in prices]
@@ -189,42 +192,74 @@ async def find_prices(
 
 
 async def ask_prices(
-    platform: FalPlatform, endpoints: Sequence[str], *, tries: int, timeout_s: float, at: float
+    platform: FalPlatform,
+    endpoints: Sequence[str],
+    *,
+    tries: int,
+    timeout_s: float,
+    at: float,
+    within_s: float = inf,
 ) -> Asked:
-    """fal's prices, and why some are missing. One unknown endpoint refuses a whole question (fal-protocol §11.3), so
-    after a refusal each is asked for alone."""
-    heard: dict[str, Price] = {}
-    unknown: list[str] = []
-    last: WireError | None = None
+    """fal's prices, and why some are missing; what came `within_s` seconds. One unknown endpoint refuses a whole
+    question (fal-protocol §11.3), so after a refusal each is asked for alone."""
+    asker = _PriceAsker(platform, at, timeout_s)
     groups = [list(endpoints[start : start + AT_ONCE]) for start in range(0, len(endpoints), AT_ONCE)]
-    for trial in range(tries):
-        if trial:
-            await anyio.sleep(PAUSE_S)
-        failed: list[list[str]] = []
-        while groups:
-            group = groups.pop()
-            try:
-                heard |= await platform.prices(group, at=at, timeout_s=timeout_s)
-            except WireError as error:
-                last = error
-                if not (isinstance(error, HttpError) and error.status == 404):
-                    failed.append(group)
-                elif len(group) > 1:
-                    groups += [[one] for one in group]
-                else:
-                    unknown += group
-        groups = failed
-        if not groups:
-            break
-    return Asked(heard, tuple(unknown), last)
+    with anyio.move_on_after(within_s) as scope:
+        for trial in range(tries):
+            if trial:
+                await anyio.sleep(PAUSE_S)
+            groups = await asker.ask(groups)
+            if not groups:
+                break
+    if scope.cancelled_caught and asker.last is None:
+        asker.last = TransportError(f"fal did not answer within {within_s:g} s", kind="timeout", sent=True)
+    return Asked(asker.heard, tuple(asker.unknown), asker.last)
+
+
+class _PriceAsker:
+    """Asks for prices in groups, and keeps what it hears."""
+
+    def __init__(self, platform: FalPlatform, at: float, timeout_s: float) -> None:
+        self._platform = platform
+        self._at = at
+        self._timeout_s = timeout_s
+        self._turn = anyio.CapacityLimiter(QUESTIONS_AT_ONCE)
+        self._failed: list[list[str]] = []
+        self.heard: dict[str, Price] = {}
+        self.unknown: list[str] = []
+        self.last: WireError | None = None
+
+    async def ask(self, groups: Sequence[list[str]]) -> list[list[str]]:
+        """Ask about each of `groups`; returns those without an answer."""
+        self._failed = []
+        await self._ask_all(groups)
+        return self._failed
+
+    async def _ask_all(self, groups: Sequence[list[str]]) -> None:
+        async with anyio.create_task_group() as tasks:
+            for group in groups:
+                tasks.start_soon(self._ask, group)
+
+    async def _ask(self, group: list[str]) -> None:
+        try:
+            async with self._turn:
+                self.heard |= await self._platform.prices(group, at=self._at, timeout_s=self._timeout_s)
+        except WireError as error:
+            self.last = error
+            if not (isinstance(error, HttpError) and error.status == 404):
+                self._failed.append(group)
+            elif len(group) > 1:
+                await self._ask_all([[one] for one in group])
+            else:
+                self.unknown += group
 
 
 async def ask_estimates(
-    platform: FalPlatform, book: PriceBook, endpoints: Iterable[str], *, at: float
+    platform: FalPlatform, book: PriceBook, endpoints: Iterable[str], *, at: float, within_s: float = inf
 ) -> dict[str, Estimate]:
-    """What calls of `endpoints` cost on average, where fal answers; kept in `book`."""
+    """What calls of `endpoints` cost on average, where fal answers `within_s` seconds; kept in `book`."""
     found: dict[str, Estimate] = {}
-    turn = anyio.CapacityLimiter(ESTIMATES_AT_ONCE)
+    turn = anyio.CapacityLimiter(QUESTIONS_AT_ONCE)
 
     async def find(endpoint: str) -> None:
         async with turn:
@@ -234,9 +269,10 @@ async def ask_estimates(
                 return  # an older one, or none, is named as such
         book.keep_estimate(endpoint, found[endpoint])
 
-    async with anyio.create_task_group() as group:
-        for endpoint in endpoints:
-            group.start_soon(find, endpoint)
+    with anyio.move_on_after(within_s):
+        async with anyio.create_task_group() as group:
+            for endpoint in endpoints:
+                group.start_soon(find, endpoint)
     return found
 
 

@@ -6,17 +6,18 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 
 from falbatch.adapters.store import spending
 from falbatch.api.offline import account_of, target_kind, user_cache
-from falbatch.api.preflight import Facts, ask, kept_facts, look_over
+from falbatch.api.preflight import PATIENCE_S, Facts, ask, kept_facts, look_over
 from falbatch.api.pricing import (
     WANTED_S,
     Asked,
+    Found,
     PriceBook,
     ask_estimates,
     ask_prices,
@@ -29,11 +30,11 @@ from falbatch.api.pricing import (
 from falbatch.core.openapi import input_defaults
 from falbatch.core.plan import Action, Again, Plan
 from falbatch.core.pricing import Quote
-from falbatch.errors import UsageError
+from falbatch.errors import FalbatchError, UsageError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
     from pathlib import Path
 
     from falbatch.adapters.cache import Cache
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from falbatch.core.manifest import Manifest
     from falbatch.core.money import Price
     from falbatch.core.pricing import Estimate
+
+T = TypeVar("T")
 
 Defaults = dict[str, "Mapping[str, Any] | None"]
 """By endpoint: its input's fields with their defaults; None where the schema is not known."""
@@ -82,22 +85,61 @@ def open_quote(connection: sqlite3.Connection, told: Told) -> Quote:
     return Quote(tariffs, spending.purse(connection, None), told.estimates, told.trouble)
 
 
-async def estimates_of(platform: FalPlatform | None, book: PriceBook, told: Told, *, at: float) -> dict[str, Estimate]:
-    """fal's estimates where they may be needed: those of the last day, else fal's of now. Without `platform` nobody is
-    asked."""
-    wanted = [one for one in told.facts if wants_estimate(told.prices.get(one))]
+async def estimates_of(
+    platform: FalPlatform | None,
+    book: PriceBook,
+    endpoints: Sequence[str],
+    prices: Mapping[str, Price],
+    *,
+    at: float,
+    until: float,
+) -> dict[str, Estimate]:
+    """fal's estimates where they may be needed: those of the last day, else fal's of now, which is asked `until` a
+    moment of the event loop's clock. Without `platform` nobody is asked."""
+    wanted = [one for one in endpoints if wants_estimate(prices.get(one))]
     found = book.estimates(wanted)
     stale = [endpoint for endpoint in wanted if is_stale(found.get(endpoint), at)]
-    return found | (await ask_estimates(platform, book, stale, at=at) if platform is not None else {})
+    within_s = max(0.0, until - anyio.current_time())
+    if platform is None or not stale or not within_s:
+        return found
+    return found | await ask_estimates(platform, book, stale, at=at, within_s=within_s)
+
+
+async def together(facts: Awaitable[dict[str, Facts]], money: Awaitable[T]) -> tuple[dict[str, Facts], T]:
+    """Both at a time. Raises what `money` raises, at once."""
+    found: dict[str, Facts] = {}
+    answer: T | None = None
+    error: FalbatchError | None = None
+
+    async def look() -> None:
+        found.update(await facts)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(look)
+        try:
+            answer = await money
+        except FalbatchError as raised:
+            error = raised
+            tasks.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    return found, cast("T", answer)
 
 
 class Asker:
     """Finds out about endpoints for a plan, for a program without an event loop."""
 
     def __init__(
-        self, budget: BudgetSpec | None, *, is_sandbox: bool, is_offline: bool, key_file: Path | None = None
+        self,
+        budget: BudgetSpec | None,
+        *,
+        is_sandbox: bool,
+        is_offline: bool,
+        key_file: Path | None = None,
+        validates: bool = True,
     ) -> None:
         self._budget = budget
+        self._validates = validates
         self._is_sandbox = is_sandbox
         self._is_offline = is_offline
         self._key_file = key_file
@@ -134,25 +176,33 @@ class Asker:
 
         async def talk() -> Told:
             async with open_windows(self._key_file, is_sandbox=self._is_sandbox) as fal:
-                return await _told(fal, cache, book, endpoints)
+                return await find_out(fal, cache, book, endpoints, waits_for_statuses=self._validates)
 
         with start_blocking_portal() as portal:  # also where an event loop runs already
             return portal.call(talk)
 
 
-async def _told(fal: Windows, cache: Cache, book: PriceBook, endpoints: Sequence[str]) -> Told:
+async def find_out(
+    fal: Windows, cache: Cache, book: PriceBook, endpoints: Sequence[str], *, waits_for_statuses: bool
+) -> Told:
+    """What fal says of `endpoints`, all of it within `PATIENCE_S`; what does not come by then is what was heard
+    before."""
     now = time.time()
-    facts = await ask(endpoints, cache, fal.catalogue)
-    known = book.known(endpoints)
-    asked = Asked({})
-    if fal.platform is not None:
-        stale = [endpoint for endpoint in endpoints if is_stale(known.get(endpoint), now)]
-        asked = await ask_prices(fal.platform, stale, tries=1, timeout_s=WANTED_S, at=now)
-        book.keep(asked.prices)
-    prices = known | asked.prices
+    until = anyio.current_time() + PATIENCE_S
+
+    async def find_money() -> tuple[dict[str, Price], dict[str, Estimate], Asked]:
+        known, asked = book.known(endpoints), Asked({})
+        if fal.platform is not None:
+            stale = [endpoint for endpoint in endpoints if is_stale(known.get(endpoint), now)]
+            asked = await ask_prices(fal.platform, stale, tries=1, timeout_s=WANTED_S, within_s=PATIENCE_S, at=now)
+            book.keep(asked.prices)
+        prices = known | asked.prices
+        return prices, await estimates_of(fal.platform, book, endpoints, prices, at=now, until=until), asked
+
+    looks = ask(endpoints, cache, fal.catalogue, waits_for_statuses=waits_for_statuses)
+    facts, (prices, estimates, asked) = await together(looks, find_money())
     why = NO_KEY if fal.no_key else str(asked.error or "fal named none in US dollars")
-    told = Told(facts, prices, {}, trouble_of(endpoints, prices, why, at=now))
-    return Told(facts, prices, await estimates_of(fal.platform, book, told, at=now), told.trouble)
+    return Told(facts, prices, estimates, trouble_of(endpoints, prices, why, at=now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,25 +227,36 @@ class Ahead:
         store, manifest = self.store, self.manifest
         endpoints = jobs.endpoints(store.connection)
         submits = plan.actions[Action.SUBMIT] > 0
-        facts = await ask(endpoints, self.cache, self.fal.catalogue) if submits else {}
-        found = await find_prices(
-            store,
-            self.fal.platform,
-            sorted({*endpoints, *store.unsettled_endpoints()}),
-            budget=manifest.budget,
-            is_needed=self.max_cost is not None,
-            at=self.at,
-            cache=self.cache,
-            account=self.account,
-        )
-        told = Told(facts, found.prices, {}, found.trouble)
+        found = self._find_prices(sorted({*endpoints, *store.unsettled_endpoints()}))
         if not submits:
-            return plan, told
-        book = PriceBook(manifest.budget, self.cache, found.prices, self.account)
-        told = replace(told, estimates=await estimates_of(self.fal.platform, book, told, at=self.at))
+            prices = await found
+            return plan, Told({}, prices.prices, {}, prices.trouble)
+        until = anyio.current_time() + PATIENCE_S
+
+        async def find_money() -> tuple[Found, dict[str, Estimate]]:
+            heard = await found
+            book = PriceBook(manifest.budget, self.cache, heard.prices, self.account)
+            platform = self.fal.platform
+            return heard, await estimates_of(platform, book, endpoints, heard.prices, at=self.at, until=until)
+
+        looks = ask(endpoints, self.cache, self.fal.catalogue, waits_for_statuses=self.validates)
+        facts, (heard, estimates) = await together(looks, find_money())
+        told = Told(facts, heard.prices, estimates, heard.trouble)
         quote = open_quote(store.connection, told)
         verdict = await anyio.to_thread.run_sync(
             lambda: look_over(store.connection, jobs, again, manifest, facts, validates=self.validates, quote=quote)
         )
         verdict.raise_if_wrong()
         return replace(plan, warnings=verdict.warnings, cost=quote.cost(), max_cost=self.max_cost), told
+
+    async def _find_prices(self, endpoints: Sequence[str]) -> Found:
+        return await find_prices(
+            self.store,
+            self.fal.platform,
+            endpoints,
+            budget=self.manifest.budget,
+            is_needed=self.max_cost is not None,
+            at=self.at,
+            cache=self.cache,
+            account=self.account,
+        )
