@@ -122,14 +122,14 @@ def test_the_price_of_the_canary_is_told_apart_from_all_that_is_left(shell: Shel
     shell.write("small.yaml", manifest(jobs=20))
     ran = run(shell, "--canary", "2")
     said = [line.strip() for line in ran.err.splitlines()]
-    at = said.index("cost of the canary, 2 jobs: about $0.012")
+    at = said.index("cost of the canary, 2 jobs: $0.012")
     assert said[at + 1] == "cost of all that is left, the canary included:"
     assert said[at + 2].split()[:4] == ["fal-ai/flux/schnell", "20", "jobs", "$0.12"]
     ran = run(shell, "--canary", "3", "--json")
     (plan,) = [one for one in ran.objects() if one["event"] == "plan"]
     assert (plan["actions"]["submit"], plan["canary"]["cost"]) == (1, pytest.approx(2 * EACH))
     assert plan["cost"]["left"] == pytest.approx(18 * 2 * EACH)
-    assert "cost of the canary, 1 job: about $0.006\n" in ran.err
+    assert "cost of the canary, 1 job: $0.006\n" in ran.err
 
 
 def test_a_canary_whose_price_nobody_knows_says_so(shell: Shell) -> None:
