@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from falbatch.api.offline import account_of, user_cache
+from falbatch.api.offline import account_of, check_endpoint, user_cache
 from falbatch.api.one_call import check_call
 from falbatch.api.pricing import NEEDED_S, Asked, PriceBook, ask_estimates, ask_prices, tariffs_of
 from falbatch.api.windows import Windows, as_told, open_windows
@@ -58,6 +58,9 @@ async def prices(
 ) -> PriceList:
     """What `endpoints` cost, and what a call with the input `given` would. What fal said before serves when it cannot
     be asked. Raises `FalbatchError`; with `validates` for a call that an endpoint will refuse."""
+    for endpoint in endpoints:
+        if wrong := check_endpoint(endpoint):
+            raise UsageError(wrong)
     cache = user_cache(os.environ, sandbox=is_sandbox)
     book = PriceBook(None, cache, {}, account_of(os.environ, key_file, sandbox=is_sandbox))
     known = book.known(endpoints)
