@@ -72,7 +72,7 @@ if TYPE_CHECKING:
         ws_connect,
         ws_connect_async,
     )
-    from falbatch.core.flags import FlagPolicy
+    from falbatch.core.flags import FlagPolicy, LackPolicy
     from falbatch.core.plan import Plan, PlannedJob
     from falbatch.core.report import BatchStatus, Report
     from falbatch.core.state import State
@@ -151,7 +151,7 @@ _HOMES = {
         "ws_connect",
         "ws_connect_async",
     ),
-    "falbatch.core.flags": ("FlagPolicy",),
+    "falbatch.core.flags": ("FlagPolicy", "LackPolicy"),
     "falbatch.core.plan": ("Plan", "PlannedJob"),
     "falbatch.core.report": ("BatchStatus", "Report"),
     "falbatch.core.trial": ("CanaryReport",),
@@ -192,6 +192,7 @@ __all__ = [
     "FalbatchError",
     "FlagPolicy",
     "InProgress",
+    "LackPolicy",
     "LimitReached",
     "Limits",
     "ManifestError",

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from falbatch.adapters.store import reader
-from falbatch.core.flags import FLAGGED, JUDGED
+from falbatch.core.flags import JUDGED
 from falbatch.core.plan import Again
 from falbatch.core.problems import nearest
 from falbatch.core.state import State
@@ -33,8 +33,8 @@ class RetryChoice:
     names: tuple[str, ...] = ()
     """Names, or patterns with `*` and `?`."""
     missing_files: bool = False
-    """Instead: fetch lost files again, from the stored results, and judge flagged results again. Nothing is submitted
-    in such a run."""
+    """Instead: fetch lost files again, from the stored results, and judge those again that were not taken. Nothing is
+    submitted in such a run."""
 
 
 def choose(
@@ -90,8 +90,6 @@ def is_named(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _lacks_files(connection: sqlite3.Connection, job: EndedJob, folder: Path) -> bool:
-    if job.state is State.FAILED and job.error_type not in JUDGED:
-        return job.error_type in LINK_TROUBLE
-    if job.error_type == FLAGGED:
-        return True  # also to be judged again, by what the manifest says of flags now
+    if job.state is State.FAILED:  # also to be judged again, by what the manifest says of flags and lacks now
+        return job.error_type in JUDGED or job.error_type in LINK_TROUBLE
     return any(not (folder / file.path).is_file() for file in reader.files_of(connection, job.job_id))

@@ -141,4 +141,5 @@ def execute_settings(manifest: Manifest, total: int) -> ExecuteSettings:
         max_cost_nano=None if manifest.budget.max_cost is None else to_nano(manifest.budget.max_cost),
         sidecar=manifest.output.sidecar,
         flagged=manifest.output.flagged,
+        lacking=manifest.output.lacking,
     )

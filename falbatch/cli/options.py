@@ -255,7 +255,9 @@ def _retry(commands: Any) -> None:
         "--name", metavar="PATTERN", action="append", default=[], help="only jobs named like this (* ?)"
     )
     parser.add_argument(
-        "--missing-files", action="store_true", help="instead: fetch lost files of finished jobs again, at no charge"
+        "--missing-files",
+        action="store_true",
+        help="instead: fetch lost files of finished jobs again, and judge again what was not taken, at no charge",
     )
 
 

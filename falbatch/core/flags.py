@@ -1,7 +1,8 @@
 """What a result that came with HTTP 200 is worth: which flags it has, and whether it is what was asked for. Pure.
 
 A flag (`nsfw`, `black`) is about what the result shows; `output.flagged` says what follows. A lack (fewer files than
-asked for, an `error` beside the 200, nothing at all) is never a success (fal-protocol §12, §13 traps 14 and 15).
+asked for, an `error` beside the 200, nothing at all) is no success (fal-protocol §12, §13 traps 14 and 15), unless
+`output.lacking` says so.
 False alarms cost as much as missed ones, so each rule says what it leaves alone.
 """
 
@@ -40,6 +41,15 @@ class FlagPolicy(StrEnum):
     """The job ends failed; its files stay on disk."""
     REROLL = "reroll"
     """Another attempt with another seed, within `retry`; without any left it ends failed."""
+
+
+class LackPolicy(StrEnum):
+    """What follows when a result lacks something. The value is what a manifest says after `output.lacking`."""
+
+    FAIL = "fail"
+    """The job ends failed; what files there are stay on disk."""
+    KEEP = "keep"
+    """Nothing: the result is taken as it is."""
 
 
 FLAGGED: Final = "flagged"
@@ -140,11 +150,17 @@ def noticed(result: Result, *, has_black: bool, files: Iterable[str] = ()) -> No
 _NO_ERROR: Final = frozenset({"", "none", "null", "false"})
 """Texts that say that there was none."""
 
-_ASIDE: Final = (
-    frozenset({"seed", "prompt", "negative_prompt", "timings", "usage", "metrics", "partial", "error", "request_id"})
-    | _NSFW_KEYS
-)
+_ASIDE: Final = frozenset({"seed", "timings", "metrics", "partial", "error", "request_id"})
 """Members that tell of a result and are none."""
+
+_ECHOED: Final = frozenset({"prompt", "negative_prompt"})
+"""Members that say nothing where they are the input's own. Otherwise one may be the answer: of what writes prompts."""
+
+_OUTPUTS: Final = frozenset(
+    f"{name}{end}" for name in ("image", "video", "audio", "sample", "output", "file") for end in ("", "s")
+)
+"""Members that hold what a model makes. Empty they are nothing; any other list or object that is empty is an answer:
+there was nothing to be found."""
 
 _LISTS: Final[Mapping[str, tuple[str, ...]]] = {
     "num_images": ("images",),
@@ -173,11 +189,25 @@ def _is_empty(result: Result) -> bool:
     """No file, and no member that says anything. An empty text is an answer: a model may have nothing to say, and
     silence has no words in it."""
     output = result.output
-    if result.refs or (isinstance(output, dict) and _error_in(output)):
+    if result.refs or _error_in(output):
         return False
-    if isinstance(output, dict):
-        return all(_is_void(value, 0) for name, value in output.items() if name not in _ASIDE)
-    return output == "" or _is_void(output, 0)
+    if not isinstance(output, dict):
+        return output == "" or _is_void(output, 0)
+    # What a checker says of pictures that should be there is none of them; where none should be, it is the answer.
+    aside = _ASIDE | _NSFW_KEYS if _OUTPUTS & output.keys() else _ASIDE
+    echoes = {name for name in _ECHOED & output.keys() if output[name] == result.given.get(name)}
+    return not any(_says(name, value, 0) for name, value in output.items() if name not in aside | echoes)
+
+
+def _says(name: str, value: Any, depth: int) -> bool:
+    """Is there anything in a member of this name?"""
+    if not isinstance(value, dict | list) or depth >= MAX_DEPTH:
+        return value is not None
+    if not value:
+        return name not in _OUTPUTS
+    if isinstance(value, dict):
+        return any(_says(inner, part, depth + 1) for inner, part in value.items())
+    return any(_says(name, part, depth + 1) for part in value)
 
 
 def _is_void(value: Any, depth: int) -> bool:

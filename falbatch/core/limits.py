@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from falbatch.core.flags import FlagPolicy
+from falbatch.core.flags import FlagPolicy, LackPolicy
 from falbatch.core.schema import Expected, Section, whole
 
 _PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
@@ -25,6 +25,10 @@ def _flag_policy(value: Any) -> Any:
     return FlagPolicy(value) if value in list(FlagPolicy) else value
 
 
+def _lack_policy(value: Any) -> Any:
+    return LackPolicy(value) if value in list(LackPolicy) else value
+
+
 class OutputSpec(Section):
     """Where results go."""
 
@@ -38,6 +42,8 @@ class OutputSpec(Section):
         FlagPolicy.MARK
     )
     """What follows when a result is flagged (nsfw), or a picture of it is all black."""
+    lacking: Annotated[LackPolicy, BeforeValidator(_lack_policy), Expected("fail or keep")] = LackPolicy.FAIL
+    """What follows when a result holds fewer files than asked for, an error, or nothing."""
 
     @field_validator("dir")
     @classmethod

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from falbatch.core.stages import StageTable
     from falbatch.core.trial import CanaryReport
 
+_TAKEN_OR_AGAIN: Final = (
+    "With `output.lacking: keep`, `falbatch retry --missing-files` takes it as it is, at no charge; `falbatch retry`"
+    " runs the job again, at its price"
+)
+
 ADVICE: Final[Mapping[str, str]] = {
     "content_policy_violation": "the prompt or an input was refused by the model's policy; change it",
     "missing": "a required field is missing from `input`",
@@ -29,12 +34,12 @@ ADVICE: Final[Mapping[str, str]] = {
     "file_too_large": "leave `as: data` out, so that the file is uploaded",
     "upload_failed": "look at the file; then `falbatch retry`",
     "bad_input": "the input cannot be sent in this mode; change it, or use `mode: queue`",
-    "flagged": "its files are on disk. Change the prompt; or set `output.flagged: reroll`, then `falbatch retry`; or"
-    " set `output.flagged: mark`, then `falbatch retry --missing-files` takes it as it is, at no charge",
-    "too_few_files": "what came is on disk. `falbatch retry` runs the whole job again, at its price",
-    "error_in_result": "fal billed it all the same. Look at the message; `falbatch retry` runs the job again, at its"
-    " price",
-    "empty_result": "fal billed it all the same; `falbatch retry` runs the job again, at its price",
+    "flagged": "it is paid for, its files are on disk. With `output.flagged: mark`, `falbatch retry --missing-files`"
+    " takes it as it is, at no charge; `falbatch retry` runs it again at its price, with another seed where"
+    " `output.flagged` is `reroll`; or change the prompt",
+    "too_few_files": f"what came is on disk. {_TAKEN_OR_AGAIN}",
+    "error_in_result": f"fal billed it all the same. Look at the message. {_TAKEN_OR_AGAIN}",
+    "empty_result": f"fal billed it all the same. {_TAKEN_OR_AGAIN}",
     "http_404": "fal does not know this endpoint; check its spelling",
 }
 """What to do about a failure type, where there is more to say than "look at the message"."""

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Final, assert_never
 from falbatch.core import changes
 from falbatch.core.classify import Failure
 from falbatch.core.events import JobEnded, JobTriedAgain, Listener
-from falbatch.core.flags import FlagPolicy, Noticed, Result, Treatment, failure_for, lack, noticed, treatment
+from falbatch.core.flags import (
+    FlagPolicy,
+    LackPolicy,
+    Noticed,
+    Result,
+    Treatment,
+    failure_for,
+    lack,
+    noticed,
+    treatment,
+)
 from falbatch.core.state import State
 from falbatch.engine.settings import Scope
 
@@ -53,17 +63,18 @@ class Judge:
         self._clock = clock
         self._gate = gate
         self._policy = FlagPolicy(settings.flagged)  # callers from Python may give the word
+        self._keeps_lacking = LackPolicy(settings.lacking) is LackPolicy.KEEP
         self._attempts = settings.attempts
         self._scope = settings.scope
         self._listen = listen
 
     def comes_first(self, result: Result) -> bool:
         """True where a result may not be taken, so that it is judged before its files are named."""
-        return self._policy in {FlagPolicy.FAIL, FlagPolicy.REROLL} or lack(result) is not None
+        return self._policy in {FlagPolicy.FAIL, FlagPolicy.REROLL} or self._lack(result) is not None
 
     def judge(self, job: OpenJob, result: Result, *, has_black: bool) -> Judgement:
         """Decide about `job`; a re-roll that is granted counts as an attempt from now on."""
-        seen, lacking = noticed(result, has_black=has_black), lack(result)
+        seen, lacking = noticed(result, has_black=has_black), self._lack(result)
         decided, why = treatment(seen, lacking, self._policy), ""
         if decided is Treatment.REROLL:
             why = self._refusal(job)
@@ -71,6 +82,9 @@ class Judge:
         has_failed = decided in {Treatment.FAIL, Treatment.REROLL}
         reason = failure_for(seen, lacking if decided is Treatment.FAIL else None, why=why) if has_failed else None
         return Judgement(decided, seen, reason)
+
+    def _lack(self, result: Result) -> Failure | None:
+        return None if self._keeps_lacking else lack(result)
 
     def _refusal(self, job: OpenJob) -> str:
         """Why `job` gets no further attempt; "" when it was granted one."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from falbatch.core.backoff import BackoffPolicy
-from falbatch.core.flags import FlagPolicy
+from falbatch.core.flags import FlagPolicy, LackPolicy
 from falbatch.core.model import Mode
 from falbatch.core.pacing import AUTO_CEILING, CONNECTIONS, DIRECT_AT_ONCE, Window
 from falbatch.core.plateau import Plateau
@@ -56,6 +56,8 @@ class ExecuteSettings:
     """Write the whole result beside the files."""
     flagged: FlagPolicy = FlagPolicy.MARK
     """What follows when a result is flagged."""
+    lacking: LackPolicy = LackPolicy.FAIL
+    """What follows when a result has less than was asked for."""
     scope: Scope = Scope.ALL
     with_files: bool = True
     """False leaves results in the state file and fetches nothing."""

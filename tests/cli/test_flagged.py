@@ -327,6 +327,22 @@ def test_a_result_that_lacks_something_is_told_and_its_files_are_kept(shell: She
     assert {"kite-1-1.png", "kite-1-2.png", "kite-2-1.png", "kite-3-2.png"} <= set(pictures(shell))
 
 
+def test_what_lacks_something_is_taken_at_no_charge_where_the_user_says_so(shell: Shell) -> None:
+    report = run(shell, manifest(), *LACKING, code=3)
+    assert all("output.lacking" in group["advice"] for group in report["failures"])
+    assert shell.falbatch("retry", "small.yaml", "--missing-files").code == 3, "judged again, by the same word"
+    shell.write("small.yaml", manifest().replace("output: {", "output: {lacking: keep, "))
+    assert shell.falbatch("run", "small.yaml").code == 3, "nothing is done again by itself"
+    assert shell.falbatch("retry", "small.yaml", "--missing-files").code == 0
+    assert (states(shell), shell.submits()) == ({"done": 4}, 4)
+
+
+def test_what_lacks_something_is_done_with_keep(shell: Shell) -> None:
+    report = run(shell, manifest().replace("output: {", "output: {lacking: keep, "), *LACKING)
+    assert (report["states"]["done"], shell.submits()) == (4, 4)
+    assert not [name for name in pictures(shell) if "rejected" in name]
+
+
 def test_a_text_s_error_beside_200_is_no_success(shell: Shell) -> None:
     given = 'input: {model: openai/gpt-4o-mini, prompt: "why?"}'
     shell.write("small.yaml", f"endpoint: fal-ai/any-llm\n{given}\noutput: {{dir: out, name: answer}}\nname: small\n")

@@ -82,7 +82,13 @@ EMPTY: list[Case] = [
     ([], {}),
     ("", {}),
     ({"images": []}, {"num_images": 2}),
-    ({"images": [], "seed": 5, "prompt": "a kite", "timings": {"inference": 1.0}, "has_nsfw_concepts": []}, {}),
+    (
+        {"images": [], "seed": 5, "prompt": "a kite", "timings": {"inference": 1.0}, "has_nsfw_concepts": []},
+        {"prompt": "a kite"},
+    ),
+    ({"images": [], "has_nsfw_concepts": [False]}, {}),
+    ({"output": {"images": [None], "videos": {}}}, {}),
+    ({"request_id": "r1", "metrics": {"inference_time": 2.0}, "partial": True}, {}),
     ({"image": None, "seed": 5}, {}),
     ({"images": [None]}, {}),
     ({"output": None, "error": None, "partial": False}, {}),
@@ -123,6 +129,14 @@ FINE: list[Case] = [
     ({"audio": IMAGE}, {"num_samples": 50}),
     ({"images": [IMAGE]}, {"num_images": True}),
     ({"count": 0}, {}),
+    ({"prompt": "a kite over the sea, 35 mm"}, {"prompt": "a kite"}),  # it writes prompts
+    ({"prompt": "a kite"}, {}),
+    ({"objects": [], "boxes": []}, {}),  # nothing was found
+    ({"transcript": []}, {}),
+    ({"results": {"bboxes": [], "labels": []}}, {}),
+    ({"output": {"faces": []}}, {}),
+    ({"usage": {"tokens": 3}}, {}),
+    ({"has_nsfw_concepts": [False]}, {}),  # a checker's own answer
     ({"is_safe": False}, {}),
     ([IMAGE], {}),
     (0, {}),

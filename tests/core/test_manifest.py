@@ -235,6 +235,7 @@ def test_a_row_of_equal_failures_ends_a_run_unless_told_otherwise() -> None:
         ("output: {dir: ''}", "output.dir: a folder is needed"),
         ("output: {dir: '{{ x }}'}", "all items share one folder"),
         ("output: {name: 3}", "output.name must be text"),
+        ("output: {lacking: drop}", 'output.lacking must be fail or keep, not "drop"'),
         ("output: {sidecar: 1}", "output.sidecar must be true or false, not 1"),
         ("mode: qeue", 'mode must be one of queue, run, stream, realtime, not "qeue" (did you mean "queue"?)'),
         ("mode: [queue]", "mode must be one of queue, run, stream, realtime, not a list"),

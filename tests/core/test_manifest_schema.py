@@ -201,6 +201,7 @@ BROKEN = [
     "output: {dir: ''}",
     "output: {dir: '{{ x }}'}",
     "output: {sidecar: 'yes'}",
+    "output: {lacking: reroll}",
     "output: {folder: x}",
     "limits: {downlaods: 3}",
     "limits: {in_flight: many}",
