@@ -18,6 +18,7 @@ from falbatch.core.expand import variant_count
 from falbatch.core.identity import input_of
 from falbatch.core.page import MARK, Card, Figure, Page, figure_of, html_of
 from falbatch.core.report import ADVICE, ADVICE_DEFAULT
+from falbatch.core.seeds import asked_seed, named_seed
 from falbatch.core.state import State
 from falbatch.core.trial import GOES_ON, LOST, CanaryReport, TriedJob, reckon
 from falbatch.core.trialwords import facts_of, job_facts, next_words
@@ -193,13 +194,12 @@ def _result_text(connection: sqlite3.Connection, job: TriedJob) -> str:
 
 def _seed(connection: sqlite3.Connection, job: TriedJob, given: JsonObject) -> str:
     """The seed that was sent, else the one that the model took: the result can be made again with it."""
-    seed = given.get("seed") if job.sent_seed is None else job.sent_seed
+    seed = asked_seed(given) if job.sent_seed is None else job.sent_seed
     stored = reader.result_of(connection, job.job_id) if seed is None else None
     if stored is not None:
         with suppress(ValueError):
-            value = parse_json(stored.body)
-            seed = value.get("seed") if isinstance(value, dict) else None
-    return f"seed {seed}" if isinstance(seed, int) else ""
+            seed = named_seed(parse_json(stored.body))
+    return "" if seed is None else f"seed {seed}"
 
 
 def _prompt(given: JsonObject) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core.classify import Failure
 from falbatch.core.counts import asked_of
+from falbatch.core.seeds import named_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -140,9 +141,7 @@ def noticed(result: Result, *, has_black: bool, files: Iterable[str] = ()) -> No
         flags.add(Flag.NSFW.value)
     if not flags:
         return None
-    seed = result.output.get("seed") if isinstance(result.output, dict) else None
-    is_seed = isinstance(seed, int) and not isinstance(seed, bool)
-    return Noticed(tuple(sorted(flags)), seed if is_seed else None, tuple(files))
+    return Noticed(tuple(sorted(flags)), named_seed(result.output), tuple(files))
 
 
 # ── lacks ──

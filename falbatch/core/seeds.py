@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core.identity import canonical_json, input_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from falbatch.core.model import JobKey
 
 SEED: Final = "seed"
-"""The member of an input that a re-roll replaces, where it is there and an integer."""
+"""The member of an input that a re-roll replaces, where it says a whole number."""
 
 SEED_MOST: Final = 2**31 - 1
 """The largest that is made here."""
@@ -32,6 +32,9 @@ SEED_MOST: Final = 2**31 - 1
 MARK: Final[Mapping[str, bool]] = {"falbatch:derive": True}
 MARK_JSON: Final = b'{"falbatch:derive":true}'
 """The mark in canonical JSON. No text holds these bytes: its quotes have a backslash before them."""
+
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,40}")
+"""A seed as text. Numbers that are longer are no seeds."""
 
 _MARKER: Final = re.compile(re.escape(MARK_JSON))
 
@@ -43,12 +46,31 @@ def seed_of(key: JobKey, turn: int) -> int:
 
 def rolled_seed(input_json: bytes, key: JobKey, roll: int) -> int | None:
     """What a re-roll sends in place of its input's seed; None where it sends the input as it is: before the first one,
-    and where the input has no integer seed. The model draws a new one then by itself, and not every model takes one.
+    and where the input has no seed. The model draws a new one then by itself, and not every model takes one.
     """
-    if roll == 0:
-        return None
-    seed = input_of(input_json).get(SEED)
-    return seed_of(key, roll) if isinstance(seed, int) and not isinstance(seed, bool) else None
+    return None if roll == 0 or asked_seed(input_of(input_json)) is None else seed_of(key, roll)
+
+
+def can_roll(input_json: bytes) -> bool:
+    """False for an input whose seed is none that could be replaced: sent again it would give the same, at its price."""
+    given = input_of(input_json)
+    return given.get(SEED) is None or asked_seed(given) is not None
+
+
+def asked_seed(given: Mapping[str, Any]) -> int | None:
+    """The seed of an input, also as 7.0 (rows of a table often have it so) or as the text "7"; None for none."""
+    seed = given.get(SEED)
+    if isinstance(seed, float) and seed.is_integer():
+        return int(seed)
+    if isinstance(seed, str):
+        return int(seed) if _WHOLE.fullmatch(seed.strip()) else None
+    return named_seed(given)
+
+
+def named_seed(output: Any) -> int | None:
+    """The seed that a result names as the one that made it; None for none."""
+    seed = output.get(SEED) if isinstance(output, Mapping) else None
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
 
 def with_seed(input_json: bytes, seed: int | None) -> bytes:

@@ -24,6 +24,7 @@ from falbatch.core.flags import (
     noticed,
     treatment,
 )
+from falbatch.core.seeds import can_roll
 from falbatch.core.state import State
 from falbatch.engine.settings import Scope
 
@@ -91,6 +92,8 @@ class Judge:
         failures = job.failures + 1
         if job.seq is None:
             return "it left the manifest, so it is not re-rolled"
+        if not can_roll(job.input_json):
+            return "its seed cannot be replaced"
         if failures >= self._attempts:
             return "retry.attempts is used up"
         if self._scope is Scope.FILES:

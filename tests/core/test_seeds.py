@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from falbatch.core.identity import canonical_json
 from falbatch.core.model import JobKey
-from falbatch.core.seeds import rolled_seed, seed_of, with_seed
+from falbatch.core.seeds import asked_seed, can_roll, named_seed, rolled_seed, seed_of, with_seed
 
 KEY = JobKey(bytes(range(32)))
 
@@ -40,8 +40,34 @@ def test_an_integer_seed_is_replaced_and_nothing_else(seed: int) -> None:
     assert with_seed(given_json, rolled) == canonical_json(sent)
 
 
-@pytest.mark.parametrize("given_value", [{}, {"seed": None}, {"seed": "7"}, {"seed": True}, {"seed": 1.5}])
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("7.0", 7), ('"7"', 7), ('" -7 "', -7), ("7e2", 700), ('"12345678901234567890"', 12345678901234567890)],
+)
+def test_a_whole_number_is_a_seed_however_it_is_written_and_a_number_is_sent(written: str, expected: int) -> None:
+    given_json = f'{{"seed": {written}}}'.encode()
+    rolled = rolled_seed(given_json, KEY, 1)
+    assert (rolled, can_roll(given_json)) == (seed_of(KEY, 1), True)
+    assert with_seed(given_json, rolled) == canonical_json({"seed": rolled})
+    assert asked_seed(json.loads(given_json)) == expected
+
+
+@pytest.mark.parametrize("seed", [True, 1.5, "seven", "", "7_0", "9" * 41, [7], {"a": 7}])
+def test_a_seed_that_cannot_be_replaced_is_not_rolled(seed: object) -> None:
+    given_json = canonical_json({"seed": seed})
+    assert rolled_seed(given_json, KEY, 1) is None
+    assert not can_roll(given_json)
+
+
+@pytest.mark.parametrize(("seed", "expected"), [(7, 7), (True, None), (7.0, None), ("7", None), (None, None)])
+def test_the_seed_of_a_result_is_an_integer(seed: object, expected: int | None) -> None:
+    assert named_seed({"seed": seed}) == expected
+    assert named_seed([seed]) is None
+
+
+@pytest.mark.parametrize("given_value", [{}, {"seed": None}])
 def test_an_input_without_one_goes_as_it_is(given_value: dict[str, Any]) -> None:
     given_json = canonical_json(given_value)
     assert rolled_seed(given_json, KEY, 1) is None
     assert with_seed(given_json, None) == given_json
+    assert can_roll(given_json)

@@ -128,6 +128,24 @@ async def test_an_input_without_a_seed_is_sent_as_it_is() -> None:
     assert [(change.roll, change.seed) for change in run.store.of_kind(changes.SubmitStarted)] == [(0, None), (1, None)]
 
 
+@pytest.mark.parametrize("seed", [7.0, "7"])
+async def test_no_seed_is_paid_for_twice_however_it_is_written(seed: object) -> None:
+    job = planned(1, input_json=canonical_json({"seed": seed}))
+    run = Run(others=(job,), settings=REROLL)
+    sent = bodies(run)
+    results(run, NSFW, NSFW)
+    await run.run()
+    assert sent == [{"seed": seed}, {"seed": seed_of(job.key, 1)}, {"seed": seed_of(job.key, 2)}]
+
+
+async def test_a_seed_that_cannot_be_replaced_is_not_paid_for_again() -> None:
+    run = Run(others=(planned(1, input_json=canonical_json({"seed": "seven"})),), settings=REROLL)
+    results(run, then=NSFW)
+    await run.run()
+    assert len(run.queue.submits) == 1
+    assert failed_by(run) == [("flagged", "its result is flagged: nsfw (its seed cannot be replaced)")]
+
+
 @pytest.mark.parametrize("attempts", [1, 3])
 async def test_no_more_attempts_than_allowed_then_it_fails_with_its_files(attempts: int) -> None:
     run = Run(settings=settings_with(flagged=FlagPolicy.REROLL, attempts=attempts))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from falbatch.core.flags import Noticed
 from falbatch.core.report import FlaggedGroup
+from falbatch.core.seeds import asked_seed, named_seed
 from falbatch.exactjson import parse_json
 
 if TYPE_CHECKING:
@@ -62,12 +63,7 @@ def lineage(connection: sqlite3.Connection, job_id: int, given: Any, output: Any
     found = []
     for attempt, request_id, sent, text, is_latest in rows:
         seen = noticed(text)
-        told = seen.seed if text else _seed_in(output) if is_latest else None
-        seed = next((one for one in (sent, _seed_in(given), told) if one is not None), None)
+        told = seen.seed if text else named_seed(output) if is_latest else None
+        seed = next((one for one in (sent, asked_seed(given), told) if one is not None), None)
         found.append(Ancestor(attempt, request_id, seed, seen.flags, seen.files))
     return tuple(found)
-
-
-def _seed_in(value: Any) -> int | None:
-    seed = value.get("seed") if isinstance(value, dict) else None
-    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
