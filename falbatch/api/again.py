@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from falbatch.adapters.store import reader
 from falbatch.core.flags import JUDGED
-from falbatch.core.plan import Again
+from falbatch.core.plan import Action, Again
 from falbatch.core.problems import nearest
 from falbatch.core.state import State
 from falbatch.errors import UsageError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from falbatch.adapters.store.jobs import EndedJob, ManifestJobs
+    from falbatch.core.plan import Plan
 
 LINK_TROUBLE = ("file_gone", "file_refused")
 """Failures after which the result is on record, so that its files can be asked for again at no charge."""
@@ -77,6 +78,13 @@ def _question_types(given: Iterable[str], ended: Iterable[EndedJob]) -> None:
                 f"--type {word}: no failed job has this error type{f' ({hint})' if hint else ''}",
                 advice=f"On record are: {types}.",
             )
+
+
+def coming_home(connection: sqlite3.Connection, jobs: ManifestJobs, plan: Plan, again: Again) -> int:
+    """How many of the manifest's `jobs` may have a result that this run judges, and that it did not submit."""
+    lost = jobs.in_states(connection, (State.UNKNOWN, State.SUBMITTING))
+    found = sum(job.job_id not in again.submit for job in lost)
+    return plan.actions[Action.WAIT] + plan.actions[Action.DOWNLOAD] + found
 
 
 def _matches(job: EndedJob, choice: RetryChoice) -> bool:

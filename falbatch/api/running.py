@@ -21,7 +21,7 @@ from falbatch.adapters.sandbox_process import sandbox
 from falbatch.adapters.store import canary, kept
 from falbatch.adapters.store.store import Store
 from falbatch.api import connect
-from falbatch.api.again import choose
+from falbatch.api.again import choose, coming_home
 from falbatch.api.canary import conclude, next_command, wish_of
 from falbatch.api.executing import execute, execute_settings, make_report
 from falbatch.api.library import plan as plan_of
@@ -268,11 +268,13 @@ class _Run:
         return await ahead.look(planned.jobs, plan, again)
 
     def _must_ask(self, plan: Plan) -> bool:
-        """Is a yes needed? Not where nothing is submitted, or for little money."""
-        above = self._options.ask_above
+        """Is a yes needed? Not where nothing is submitted and nothing rolled again, or for little money."""
+        manifest, above = manifest_of(self._workspace), self._options.ask_above
         if above is None:
-            above = manifest_of(self._workspace).budget.ask_above
-        return plan.actions[Action.SUBMIT] > 0 and (plan.resubmitted > 0 or not plan.costs_at_most(to_nano(above or 0)))
+            above = manifest.budget.ask_above
+        times = manifest.retry.attempts if manifest.output.flagged is FlagPolicy.REROLL else 1
+        is_little = plan.resubmitted == 0 and plan.costs_at_most(to_nano(above or 0), times=times)
+        return (plan.actions[Action.SUBMIT] > 0 or plan.rerolls > 0) and not is_little
 
     def _settings(self, total: int) -> ExecuteSettings:
         settings = execute_settings(manifest_of(self._workspace), total)
@@ -289,25 +291,30 @@ class _Run:
         if store.mended:
             kept.forget_basis(store.connection)
         planned = settle_jobs(store.connection, workspace, options.selection, check_endpoint)
+        has_rerolls = manifest_of(workspace).output.flagged is FlagPolicy.REROLL
         again = choose(
             store.connection,
             options.retry,
             jobs=planned.jobs,
             resubmit_unknown=options.resubmit_unknown,
             folder=workspace.output,
-            has_rerolls=manifest_of(workspace).output.flagged is FlagPolicy.REROLL,
+            has_rerolls=has_rerolls,
         )
+        rolls = has_rerolls and not self._fetches_only
         # The built-in sandbox has a new address each time: what was uploaded to the last one is not there.
         expires_in = manifest_of(workspace).uploads.expires_in
         terms = None if options.sandbox else planned_terms(os.environ, expires_in)
         if self._wish is not None:
             plan = summarize(store.connection, workspace, options.selection, planned, again, with_files=False)
             tried = canary.tried(store.connection, planned.jobs)
-            return planned, narrowed(plan, self._wish.jobs, tried), again
+            plan = replace(narrowed(plan, self._wish.jobs, tried), rerolls=tried.paid + tried.lost if rolls else 0)
+            return planned, plan, again
         plan = summarize(store.connection, workspace, options.selection, planned, again, terms=terms)
         at_risk = sum(submit.reserved for submit in store.lost_submits() if submit.job_id in again.submit)
-        plan = plan.without_submits() if self._fetches_only else replace(plan, at_risk=at_risk)
-        return planned, plan, again
+        if self._fetches_only:
+            return planned, plan.without_submits(), again
+        home = coming_home(store.connection, planned.jobs, plan, again) if rolls else 0
+        return planned, replace(plan, at_risk=at_risk, rerolls=home), again
 
     def _begin(self, store: Store, planned: Planned, again: Again) -> None:
         store.begin(

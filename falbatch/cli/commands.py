@@ -122,15 +122,15 @@ class _Display:
         count = plan.actions[Action.SUBMIT]
         cost = f" for {plan.price}" if plan.price else ""
         if not sys.stdin.isatty():
+            what = f"{count:,} jobs would be submitted to fal and billed{cost}" if count else render.may_roll(plan)
             raise UsageError(
-                f"{count:,} jobs would be submitted to fal and billed{cost}, and there is no terminal to ask at",
+                f"{what}, and there is no terminal to ask at",
                 advice="Give --yes (or --ask-above USD), or look first with `falbatch plan`.",
             )
         self._say(plan)
         which = "jobs" if plan.canary is None else f"of {count + plan.canary.later:,} jobs"
-        print(
-            f"Submit {count:,} {which} to fal{cost}? They will be billed. [y/N] ", end="", file=sys.stderr, flush=True
-        )
+        what = f"Submit {count:,} {which} to fal{cost}" if count else "Go on"
+        print(f"{what}? They will be billed. [y/N] ", end="", file=sys.stderr, flush=True)
         # Nothing runs yet: a Ctrl-C here means no, at once, and not what the event loop makes of it.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:

@@ -77,6 +77,8 @@ def forewords(plan: Plan) -> Iterator[str]:
     yield from warning_lines(plan)
     if plan.resubmitted:
         yield resubmit_warning(plan)
+    if plan.rerolls:
+        yield f"warning: {may_roll(plan)}: what was submitted before comes home, and `output.flagged` is `reroll`."
 
 
 def _limit_lines(plan: Plan) -> Iterator[str]:
@@ -132,6 +134,11 @@ def canary_lines(canary: CanaryReport) -> Iterator[str]:
         yield f"look at it: {canary.page}"
     if canary.next:
         yield f"next: `{canary.next}` {next_words(canary)}"
+
+
+def may_roll(plan: Plan) -> str:
+    """What a run may submit beside its plan."""
+    return f"up to {plan.rerolls:,} flagged results may be run again at fal and billed"
 
 
 def resubmit_warning(plan: Plan) -> str:

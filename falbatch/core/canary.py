@@ -60,6 +60,8 @@ class Tried:
     """At fal, or with a result whose files are missing."""
     ended: int = 0
     """Failed, cancelled or unknown."""
+    lost: int = 0
+    """Those of them that are unknown."""
     open: int = 0
     """Chosen, and not submitted yet."""
 

@@ -171,6 +171,8 @@ class Plan:
     """Jobs that are submitted again although they may have run: each may be charged a second time."""
     at_risk: int = 0
     """What those second charges may come to, in nano-dollars; 0 where no price is known."""
+    rerolls: int = 0
+    """Jobs that come home, and are run again at their price should their results be flagged."""
     files: PlannedFiles | None = None
     """None when the submits need none, and in a canary, whose jobs are chosen when it begins."""
     cost: Cost | None = None
@@ -195,13 +197,14 @@ class Plan:
         actions = {**self.actions, Action.SUBMIT: 0, Action.SKIP: self.actions[Action.SKIP] + submits}
         return replace(self, actions=actions, resubmitted=0, files=None, cost=None)
 
-    def costs_at_most(self, amount: int) -> bool:
-        """Is it known to cost no more than `amount` nano-dollars, as far as can be said?"""
-        if self.cost is None:
+    def costs_at_most(self, amount: int, *, times: int = 1) -> bool:
+        """Is it known to cost no more than `amount` nano-dollars, as far as can be said? `times`: how often each job
+        may be run. What re-rolls of jobs that come home cost is in no estimate."""
+        if self.cost is None or self.rerolls:
             return False
         part = self.canary_cost
         most = self.cost.most if part is None else part.most
-        return most is not None and most <= amount
+        return most is not None and most * times <= amount
 
     @property
     def affords(self) -> int | None:
@@ -229,6 +232,7 @@ class Plan:
             "changes": {change.value: count for change, count in self.changes.items()},
             "orphaned": self.orphans,
             "resubmitted_unknown": self.resubmitted,
+            "rerolls_at_most": self.rerolls,
             "files": None if self.files is None else asdict(self.files),
             "cost": None if self.cost is None else self.cost.as_json(),
             "limit": None if self.max_cost is None else {"max_cost": self.max_cost / NANO, "jobs": self.affords},

@@ -126,6 +126,7 @@ class Execution:
             attempts=settings.attempts,
             listen=self._heard,
         )
+        self._judge = Judge(deps.store, deps.clock, self._gate, settings, self._heard)
         self._downloads = Downloader(
             store=deps.store,
             files=deps.files,
@@ -133,7 +134,7 @@ class Execution:
             backoff=settings.backoff,
             at_once=settings.downloads,
             sidecar=settings.sidecar,
-            judge=Judge(deps.store, deps.clock, self._gate, settings, self._heard),
+            judge=self._judge,
             listen=self._heard,
         )
         self._reconciler = Reconciler(
@@ -301,7 +302,8 @@ class Execution:
         job = begun
         try:
             job = await self._once(job)
-            while job.state is State.PLANNED:  # re-rolled: it does not stand in the feeder's line again
+            # Re-rolled: it does not stand in the feeder's line again.
+            while job.state is State.PLANNED and self._judge.submits(job):
                 self._gate.take_slot(job.endpoint)
                 job = await self._once(job)
         except GateClosed:

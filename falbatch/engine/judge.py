@@ -84,6 +84,10 @@ class Judge:
         reason = failure_for(seen, lacking if decided is Treatment.FAIL else None, why=why) if has_failed else None
         return Judgement(decided, seen, reason)
 
+    def submits(self, job: OpenJob) -> bool:
+        """Is another attempt at `job` this run's? Otherwise it is recorded, and left to a later one."""
+        return self._scope is Scope.ALL and self._store.is_selected(job.job_id)
+
     def _lack(self, result: Result) -> Failure | None:
         return None if self._keeps_lacking else lack(result)
 
@@ -98,8 +102,8 @@ class Judge:
             return "retry.attempts is used up"
         if self._scope is Scope.FILES:
             return NO_SUBMITS
-        # A run that only brings home what is paid for leaves the attempt, and its share of the budget, to the next one.
-        if self._scope is Scope.ALL and not self._gate.grant_another(job, failures, self._attempts):
+        # A run that is not to submit it leaves the attempt, and its share of the budget, to the next one.
+        if self.submits(job) and not self._gate.grant_another(job, failures, self._attempts):
             return "retry.budget is used up"
         return ""
 

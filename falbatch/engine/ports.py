@@ -155,6 +155,10 @@ class Store(Protocol):
         """True while a submit of this very input waits for its answer."""
         ...
 
+    def is_selected(self, job_id: int) -> bool:
+        """False for a job outside of the part of the manifest that this run is about: nothing is submitted for it."""
+        ...
+
     def is_left_open(self, job_id: int) -> bool:
         """True when the latest submit of a job that may have been accepted got no answer."""
         ...

@@ -277,6 +277,53 @@ def test_reconcile_rolls_nothing_and_the_next_run_does(shell: Shell) -> None:
     assert (states(shell), shell.submits()) == ({"done": 1}, 2)
 
 
+LOST_FILES = {"on": "file", "do": "status:500"}
+COSTS = {"FALBATCH_RUN_URL": "https://run.fal.example"}
+"""A fal that is not all on this machine, and so may cost."""
+
+
+def test_a_reroll_outside_of_the_canary_is_left_for_later(shell: Shell) -> None:
+    shell.write("small.yaml", manifest("reroll", jobs=6))
+    with faults(shell, {"on": "submit", "do": "nsfw", "seeds": [0, 1, 2, 3]}, LOST_FILES):
+        shell.falbatch("run", "small.yaml", "--limit", "4")
+    assert (states(shell), shell.submits()) == ({"completed": 4}, 4)
+    assert shell.falbatch("run", "small.yaml", "--canary", "1").code == 0
+    assert shell.submits() == 5, "the canary and nothing else"
+    assert states(shell) == {"done": 1, "planned": 5}
+    assert shell.falbatch("run", "small.yaml").code == 0
+    assert (states(shell), shell.submits()) == ({"done": 6}, 10)
+
+
+@pytest.mark.parametrize("words", [(), ("--ask-above", "1000")])
+@pytest.mark.parametrize(
+    ("rule", "left"),
+    [({"on": "status", "do": "status:403"}, "submitted"), ({"on": "submit", "do": "drop_after"}, "unknown")],
+)
+def test_rerolls_of_what_comes_home_are_asked_about(
+    shell: Shell, words: tuple[str, ...], rule: dict[str, Any], left: str
+) -> None:
+    shell.write("small.yaml", manifest("reroll", jobs=2))
+    with faults(shell, rule, {"on": "platform", "do": "status:503"}):
+        shell.falbatch("run", "small.yaml", "--yes", *AT_ONCE, **COSTS)
+    assert states(shell) == {left: 2}
+    asked = shell.falbatch("run", "small.yaml", *words, **COSTS)
+    assert (asked.code, states(shell)) == (2, {left: 2})
+    assert "up to 2 flagged results may be run again" in asked.err
+    shell.write("small.yaml", manifest("mark", jobs=2))
+    shell.falbatch("run", "small.yaml", *words, **COSTS)
+    assert left not in states(shell), "nothing can be run again, and nobody was asked"
+    assert shell.submits() == 2
+
+
+def test_with_rerolls_the_threshold_is_for_all_attempts(shell: Shell) -> None:
+    text = manifest("reroll", jobs=2, more="budget: {unit_price: 0.003}").replace("retry: {", "retry: {attempts: 3, ")
+    shell.write("small.yaml", text)
+    assert shell.falbatch("run", "small.yaml", "--ask-above", "0.035", **COSTS).code == 2
+    assert shell.submits() == 0
+    shell.falbatch("run", "small.yaml", "--ask-above", "0.036", **COSTS)
+    assert shell.submits() == 2
+
+
 @pytest.mark.parametrize("mode", ["run", "stream", "realtime"])
 def test_direct_calls_are_judged_and_rolled_again_alike(shell: Shell, mode: str) -> None:
     text = manifest("reroll").replace("matrix:", f"mode: {mode}\nmatrix:")

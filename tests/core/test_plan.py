@@ -115,6 +115,7 @@ def test_a_plan_as_json_counts_every_action_and_change() -> None:
         "changes": {"added": 1, "changed": 0, "unchanged": 4},
         "orphaned": 2,
         "resubmitted_unknown": 4,
+        "rerolls_at_most": 0,
         "files": None,
         "cost": {
             "endpoints": [],

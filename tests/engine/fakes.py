@@ -355,6 +355,8 @@ class FakeStore:
         self.requests_by_attempt: dict[tuple[int, int], str] = {
             (job.job_id, job.attempts): job.request.request_id for job in jobs if job.request
         }
+        self.outside: set[int] = set()
+        """Jobs that the run is not about."""
         self.learned: dict[str, bytes] = {}
         """Sketches of durations by endpoint."""
         self.fails: list[Exception] = []
@@ -497,6 +499,9 @@ class FakeStore:
             job.state is State.SUBMITTING and job.endpoint == endpoint and job.input_json == input_json
             for job in self.jobs.values()
         )
+
+    def is_selected(self, job_id: int) -> bool:
+        return job_id not in self.outside
 
     def is_left_open(self, job_id: int) -> bool:
         open_now = False

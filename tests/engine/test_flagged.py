@@ -210,6 +210,16 @@ async def test_a_run_that_submits_nothing_leaves_the_reroll_to_the_next() -> Non
     assert (job.state, job.roll, job.failures) == (State.PLANNED, 1, 1)
 
 
+async def test_a_job_outside_of_the_chosen_part_is_left_to_a_later_run_with_its_share_of_the_budget() -> None:
+    run = Run(jobs=0, paid=(at_fal(1), with_result(2)), settings=replace(REROLL, retry_ratio=0.0))
+    run.store.outside = {1, 2}
+    run.store.stored[2] = run_result(NSFW)
+    results(run, then=NSFW)
+    assert await run.run() is None
+    assert run.queue.submits == []
+    assert [(job.state, job.roll) for job in run.store.jobs.values()] == [(State.PLANNED, 1)] * 2
+
+
 async def test_files_that_are_fetched_again_roll_nothing() -> None:
     run = Run(paid=(with_result(1),), settings=settings_with(flagged=FlagPolicy.REROLL, scope=Scope.FILES))
     run.store.stored[1] = run_result(NSFW)

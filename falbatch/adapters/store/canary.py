@@ -43,8 +43,9 @@ def tried(connection: sqlite3.Connection, jobs: ManifestJobs) -> Tried:
     )
     counts: Counter[State] = Counter({State(state): count for state, count in rows})
     paid = counts[State.SUBMITTED] + counts[State.COMPLETED]
-    ended = counts[State.FAILED] + counts[State.CANCELLED] + counts[State.UNKNOWN] + counts[State.SUBMITTING]
-    return Tried(done=counts[State.DONE], paid=paid, ended=ended, open=counts[State.PLANNED])
+    lost = counts[State.UNKNOWN] + counts[State.SUBMITTING]
+    ended = counts[State.FAILED] + counts[State.CANCELLED] + lost
+    return Tried(done=counts[State.DONE], paid=paid, ended=ended, lost=lost, open=counts[State.PLANNED])
 
 
 def keep(connection: sqlite3.Connection, wish: Wish, *, whole: bool) -> None:

@@ -35,10 +35,9 @@ _OPEN_JOB: Final = (
     " LEFT JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt"
 )
 
-_PLANNED: Final = (
-    f"{_OPEN_JOB} WHERE j.state = 'planned' AND j.state <> 'done'"
-    " AND (NOT EXISTS (SELECT 1 FROM selection) OR j.id IN (SELECT job_id FROM selection))"
-)
+_SELECTED: Final = "(NOT EXISTS (SELECT 1 FROM selection) OR {} IN (SELECT job_id FROM selection))"
+
+_PLANNED: Final = f"{_OPEN_JOB} WHERE j.state = 'planned' AND j.state <> 'done' AND {_SELECTED.format('j.id')}"
 
 
 _OPEN_COUNTS: Final = "SELECT state, count(*) FROM jobs WHERE state <> 'done' AND seq IS NOT NULL GROUP BY state"
@@ -123,6 +122,11 @@ def planned_of(connection: sqlite3.Connection, endpoint: str, seq: int, limit: i
     last = jobs[-1].seq
     at_last = connection.execute(f"{of} AND j.seq = ? ORDER BY j.id", (endpoint, last))
     return [job for job in jobs if job.seq != last] + [_open_job(row) for row in at_last]
+
+
+def is_selected(connection: sqlite3.Connection, job_id: int) -> bool:
+    """False for a job outside of the part that the run is about."""
+    return bool(connection.execute(f"SELECT {_SELECTED.format('?')}", (job_id,)).fetchone()[0])
 
 
 def at_fal(connection: sqlite3.Connection) -> list[OpenJob]:

@@ -284,6 +284,11 @@ class Store:
         with self._reading():
             return spending.is_under_way(self.reading, endpoint, input_json)
 
+    def is_selected(self, job_id: int) -> bool:
+        """False for a job outside of the part that this run is about."""
+        with self._reading():
+            return reader.is_selected(self.reading, job_id)
+
     def is_left_open(self, job_id: int) -> bool:
         """True when the latest submit of a job that may have been accepted got no answer."""
         with self._reading():
