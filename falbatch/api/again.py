@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from falbatch.adapters.store import reader
-from falbatch.core.flags import JUDGED
+from falbatch.adapters.store import aside, reader
+from falbatch.core.flags import FLAGGED, JUDGED, LACKS, FlagPolicy, LackPolicy
 from falbatch.core.plan import Action, Again
 from falbatch.core.problems import nearest
 from falbatch.core.state import State
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from falbatch.adapters.store.jobs import EndedJob, ManifestJobs
+    from falbatch.core.limits import OutputSpec
     from falbatch.core.plan import Plan
 
 LINK_TROUBLE = ("file_gone", "file_refused")
@@ -45,12 +46,16 @@ def choose(
     jobs: ManifestJobs,
     resubmit_unknown: bool,
     folder: Path,
-    has_rerolls: bool = False,
+    output: OutputSpec,
 ) -> Again:
-    """Those of the manifest's `jobs` that `choice` and `resubmit_unknown` mean. `has_rerolls`: the manifest has flagged
-    results rolled again. Raises `UsageError` for an error type that none of the failed jobs has."""
+    """Those of the manifest's `jobs` that `choice` and `resubmit_unknown` mean, and those whose re-roll has not left
+    and is not wanted any more. `output` tells which results are taken.
+
+    Raises `UsageError` for an error type that none of the failed jobs has.
+    """
     submit: set[int] = set()
     files: set[int] = set()
+    set_aside = _wanted_aside(connection, choice, jobs, output)
     if resubmit_unknown:
         submit |= {job.job_id for job in jobs.in_states(connection, (State.UNKNOWN, State.SUBMITTING))}
     unknown = len(submit)
@@ -63,7 +68,30 @@ def choose(
             files = {job.job_id for job in chosen if _lacks_files(connection, job, folder)}
         else:
             submit |= {job.job_id for job in chosen}
-    return Again(frozenset(submit), frozenset(files), unknown, has_rerolls)
+    has_rerolls = output.flagged is FlagPolicy.REROLL
+    return Again(frozenset(submit), frozenset(files | set_aside), frozenset(set_aside), unknown, has_rerolls)
+
+
+def _wanted_aside(
+    connection: sqlite3.Connection, choice: RetryChoice | None, jobs: ManifestJobs, output: OutputSpec
+) -> set[int]:
+    """Jobs of which a result that was set aside would be taken now: their re-roll has not left, or they are to be
+    judged again and nothing better came."""
+    takes_flagged = output.flagged in {FlagPolicy.KEEP, FlagPolicy.MARK}
+    takes_lacking = output.lacking is LackPolicy.KEEP
+    there = aside.jobs(connection) if takes_flagged or takes_lacking else frozenset()
+    found: set[int] = set()
+    if there and takes_flagged and (waiting := aside.waiting(connection)):
+        found |= {job.job_id for job in jobs.in_states(connection, (State.PLANNED,)) if job.job_id in waiting}
+    if there and choice is not None and choice.missing_files:
+        better = {*LINK_TROUBLE, *((FLAGGED,) if takes_flagged else ()), *(LACKS if takes_lacking else ())}
+        ended = jobs.in_states(connection, (State.FAILED, State.CANCELLED))
+        found |= {
+            job.job_id
+            for job in ended
+            if job.job_id in there and job.error_type not in better and _matches(job, choice)
+        }
+    return found
 
 
 def _question_types(given: Iterable[str], ended: Iterable[EndedJob]) -> None:

@@ -291,16 +291,15 @@ class _Run:
         if store.mended:
             kept.forget_basis(store.connection)
         planned = settle_jobs(store.connection, workspace, options.selection, check_endpoint)
-        has_rerolls = manifest_of(workspace).output.flagged is FlagPolicy.REROLL
         again = choose(
             store.connection,
             options.retry,
             jobs=planned.jobs,
             resubmit_unknown=options.resubmit_unknown,
             folder=workspace.output,
-            has_rerolls=has_rerolls,
+            output=manifest_of(workspace).output,
         )
-        rolls = has_rerolls and not self._fetches_only
+        rolls = again.has_rerolls and not self._fetches_only
         # The built-in sandbox has a new address each time: what was uploaded to the last one is not there.
         expires_in = manifest_of(workspace).uploads.expires_in
         terms = None if options.sandbox else planned_terms(os.environ, expires_in)

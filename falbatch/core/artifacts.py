@@ -123,6 +123,21 @@ def artifact_path(name: str, place: int, count: int, extension: str, *, apart: s
     return f"{name}{number}{f'-{apart}' if apart else ''}{extension}"
 
 
+APART: Final = "rejected"
+"""In the names of files of a result that is not taken, with the number of the attempt that made them."""
+
+
+def is_apart(name: str, path: str) -> bool:
+    """Is `path`, of a job called `name`, that of a file whose result was not taken?"""
+    return f"-{APART}-" in path[len(name) :]
+
+
+def extension_of(name: str, path: str) -> str:
+    """What `artifact_path` put at the end of `path`: from the first dot after the job's name on."""
+    _, dot, extension = path[len(name) :].partition(".")
+    return dot + extension
+
+
 def part_path(name: str, place: int, apart: str) -> str:
     """The temporary name of file `place` of a job: in the folder of the final one, so that a rename is enough.
 

@@ -58,7 +58,9 @@ TOO_FEW: Final = "too_few_files"
 ERROR_INSIDE: Final = "error_in_result"
 EMPTY: Final = "empty_result"
 
-JUDGED: Final = frozenset({FLAGGED, TOO_FEW, ERROR_INSIDE, EMPTY})
+LACKS: Final = frozenset({TOO_FEW, ERROR_INSIDE, EMPTY})
+
+JUDGED: Final = LACKS | {FLAGGED}
 """Error types of jobs whose request succeeded and whose result did not: it is paid for, and on record."""
 
 

@@ -57,6 +57,8 @@ class Again:
 
     submit: frozenset[int] = frozenset()
     files: frozenset[int] = frozenset()
+    aside: frozenset[int] = frozenset()
+    """Those of `files` of which an earlier result is taken, that was set aside for another attempt."""
     unknown: int = 0
     """How many of `submit` have no answer yet: each may run, and be charged, a second time."""
     has_rerolls: bool = False

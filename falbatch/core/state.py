@@ -63,12 +63,13 @@ class Event(StrEnum):
     REOPENED = "reopened"
     """The user asked for it to be done again, new charge included."""
     FILES_WANTED = "files_wanted"
-    """The user asked for lost files to be fetched again from the stored result."""
+    """The user asked for lost files to be fetched again from the stored result, or wants an earlier one after all."""
 
 
 TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.PLANNED, Event.SUBMIT_STARTED): State.SUBMITTING,
     (State.PLANNED, Event.INPUT_FAILED): State.FAILED,
+    (State.PLANNED, Event.FILES_WANTED): State.COMPLETED,
     (State.SUBMITTING, Event.REFUSED): State.PLANNED,
     (State.SUBMITTING, Event.REJECTED): State.FAILED,
     (State.SUBMITTING, Event.NO_ANSWER): State.UNKNOWN,
@@ -89,6 +90,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.UNKNOWN, Event.REOPENED): State.PLANNED,
     (State.DONE, Event.FILES_WANTED): State.COMPLETED,
     (State.FAILED, Event.FILES_WANTED): State.COMPLETED,
+    (State.CANCELLED, Event.FILES_WANTED): State.COMPLETED,
 }
 
 UNSENT: Final = "not_uploaded"

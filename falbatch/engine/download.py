@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 
 from falbatch.core import changes
-from falbatch.core.artifacts import artifact_path, part_path
+from falbatch.core.artifacts import APART, artifact_path, extension_of, is_apart, part_path
 from falbatch.core.classify import DownloadVerdict, Failure, download_verdict, failure_of
 from falbatch.core.events import JobEnded, Listener
 from falbatch.core.fileinputs import marks_in
@@ -36,10 +36,6 @@ GONE_TRIES: Final = 3
 """A link is believed to be dead when it was tried this often: the job was paid for."""
 
 
-APART: Final = "rejected"
-"""In the names of files of a result that is not taken, with the number of the attempt that made them."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Held:
     """A file that is here: under its name already, or whole under its temporary name."""
@@ -55,6 +51,22 @@ class _Held:
         """True for a picture that is all black and should not be."""
         file = self.known if self.fetched is None else self.fetched
         return file is not None and file.is_black and not self.want.may_be_black
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """A file on record, to be named anew: what is known of it stands for what a fetch tells."""
+
+    size_bytes: int
+    sha256: bytes
+    content_type: str
+    extension: str
+    is_black: bool
+
+    @classmethod
+    def of(cls, known: StoredFile, extension: str) -> Self:
+        """`known` with the extension that its name has."""
+        return cls(known.size_bytes, known.sha256, known.content_type, extension, known.is_black)
 
 
 class Downloader:
@@ -111,6 +123,7 @@ class Downloader:
                 has_black = has_black or any(one.is_black for one in held)
                 found = self._judge.judge(job, read, has_black=has_black) if is_judged_first else None
                 apart = f"{APART}-{job.attempts}" if found is not None and not found.is_taken else ""
+                held = [await self._off_its_name(job, one, apart) for one in held]
                 await self._put(job, held, names, apart)
         except WireError as error:
             if download_verdict(error) is not DownloadVerdict.AGAIN:
@@ -136,6 +149,15 @@ class Downloader:
                 raise
             await self._store.record(changes.FileSkipped(job.job_id, self._clock.unix_s(), failure_of(error)))
             return []
+
+    async def _off_its_name(self, job: OpenJob, held: _Held, apart: str) -> _Held:
+        """A file that has the name of a result that is taken, and its result is not, or the other way round, goes back
+        to its temporary name, to be given another: what is on record holds for it in both places."""
+        known = held.known
+        if known is None or is_apart(job.name, known.path) == bool(apart):
+            return held
+        await self._files.publish(known.path, held.part)
+        return replace(held, fetched=_Again.of(known, extension_of(job.name, known.path)))
 
     async def _put(self, job: OpenJob, held: list[_Held], names: dict[int, str], apart: str) -> None:
         """Give files their names. `names` are those of the job's files by place; theirs join them."""
@@ -168,7 +190,7 @@ class Downloader:
         """Finish what an earlier run recorded: the file may be under its name, or complete and not yet renamed."""
         if await self._files.holds(known.path, size_bytes=known.size_bytes, sha256=known.sha256):
             return True
-        if not known.stored and await self._files.holds(part, size_bytes=known.size_bytes, sha256=known.sha256):
+        if await self._files.holds(part, size_bytes=known.size_bytes, sha256=known.sha256):
             await self._files.publish(part, known.path)
             return True
         return False

@@ -87,6 +87,7 @@ class Execution:
         """What ended the run at once (disk full, fal unreachable, key refused)."""
         self._work = anyio.CancelScope()
         self._build(deps, settings, stop)
+        self._callbacks = Callbacks(deps.store, self._polls, self._reconciler, deps.listen, wake=self._changed.ring)
 
     def _build(self, deps: Deps, settings: ExecuteSettings, stop: Stop) -> None:
         budget = RetryBudget(settings.retry_ratio)
@@ -148,7 +149,6 @@ class Execution:
             listen=deps.listen,
             is_called_back=deps.callbacks is not None,
         )
-        self._callbacks = Callbacks(deps.store, self._polls, self._reconciler, deps.listen, wake=self._changed.ring)
 
     def _build_submits(self, deps: Deps, settings: ExecuteSettings, stop: Stop, reach: Reach) -> None:
         self._inputs = InputFiles(

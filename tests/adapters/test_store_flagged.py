@@ -174,3 +174,27 @@ async def test_the_seed_that_leaves_is_on_record_with_its_intent(store: Store) -
         await store.record(SubmitStarted(2, 1, AT, 5))
     attempts = store.connection.execute("SELECT job_id, seed FROM attempts ORDER BY job_id").fetchall()
     assert attempts == [(1, 3), (2, None)]
+
+
+async def test_a_result_that_is_set_aside_comes_back_whole_and_goes_when_another_is_taken(store: Store) -> None:
+    def left() -> list[int]:
+        (row,) = store.connection.execute("SELECT (SELECT count(*) FROM aside), (SELECT count(*) FROM aside_files)")
+        return list(row)
+
+    async with recording(store):
+        for job_id in (1, 2):
+            request_id = await completed(store, job_id)
+            await store.record(FileReady(job_id, 0, "", f"{job_id}-rejected-1.png", 10, b"\1" * 32, "image/png", AT))
+            await store.record(ResultFlagged(job_id, request_id, AT, NSFW), Rerolled(job_id, AT, 1))
+        assert left() == [2, 2]
+        await completed(store, 2, 2, roll=1, seed=77)
+        assert left() == [2, 2], "it is not taken yet"
+        await store.record(FilesStored(2, AT))
+        assert left() == [1, 1]
+    adopt(store, again=Again(files=frozenset([1]), aside=frozenset([1])))
+    assert columns(store, 1)[::3] == ("completed", "r-1-1")
+    result = store.result_of(1)
+    assert result is not None
+    assert result.body == b'{"seed": 9}'
+    assert [(file.path, file.stored) for file in store.files_of(1)] == [("1-rejected-1.png", 0)]
+    assert left() == [0, 0]

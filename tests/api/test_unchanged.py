@@ -22,6 +22,7 @@ from falbatch.api.again import RetryChoice, choose
 from falbatch.api.offline import check_endpoint
 from falbatch.api.planning import Planned, Selection, fill_stage, make_plan, settle_jobs, summarize
 from falbatch.api.workspace import open_manifest
+from falbatch.core.limits import OutputSpec
 from falbatch.core.plan import Change
 from falbatch.core.state import State
 from falbatch.errors import UsageError
@@ -119,7 +120,14 @@ def said(
 ) -> tuple[Any, ...]:
     jobs = planned.jobs
     try:
-        again = choose(connection, choice, jobs=jobs, resubmit_unknown=unknown, folder=workspace.output)
+        again = choose(
+            connection,
+            choice,
+            jobs=jobs,
+            resubmit_unknown=unknown,
+            folder=workspace.output,
+            output=OutputSpec(dir="out"),
+        )
     except UsageError as error:  # no failed job has the type that was asked for
         return str(error), error.advice
     each: list[PlannedJob] = []

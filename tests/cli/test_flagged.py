@@ -30,6 +30,10 @@ LACKING = (
     {"on": "submit", "do": "empty", "seeds": [3]},
 )
 
+LOST_FILES = {"on": "file", "do": "status:500"}
+COSTS = {"FALBATCH_RUN_URL": "https://run.fal.example"}
+"""A fal that is not all on this machine, and so may cost."""
+
 
 def manifest(flagged: str = "", *, jobs: int = 4, more: str = "", kind: str = "png") -> str:
     policy = f", flagged: {flagged}" if flagged else ""
@@ -143,6 +147,8 @@ def test_fail_fails_them_and_the_user_may_take_them_after_all_at_no_charge(shell
     taken = shell.falbatch("retry", "small.yaml", "--missing-files", "--json")
     assert taken.code == 0
     assert taken.objects()[-1]["flagged"] == [{"flags": ["black", "nsfw"], "count": 1, "jobs": ["kite-1"]}]
+    assert not [name for name in pictures(shell) if "rejected" in name], "a result that is taken has the job's name"
+    assert len(pictures(shell)) == 8
     assert shell.submits() == 4
 
 
@@ -234,6 +240,62 @@ def test_where_what_is_seen_decides_every_job_is_clean_or_says_so(shell: Shell) 
     assert status["spent"] == pytest.approx(ledger["total_cost"])
 
 
+AS_IT_IS = ("kite-0-1.png", "kite-0-2.png")
+
+
+def is_taken_as_it_is(shell: Shell, *words: str, submits: int) -> None:
+    """With `mark` the first result of the only job is taken, with the files that are on disk."""
+    shell.write("small.yaml", manifest("mark", jobs=1))
+    with faults(shell, LOST_FILES):
+        ran = shell.falbatch(*words)
+    assert ran.code == 0, ran.out + ran.err
+    assert (states(shell), shell.submits()) == ({"done": 1}, submits)
+    (job,) = export(shell).values()
+    assert (job["flags"], job["result"]["seed"]) == (["black", "nsfw"], 0)
+    assert tuple(file["path"] for file in job["files"]) == AS_IT_IS
+    assert set(AS_IT_IS) <= set(pictures(shell))
+    (group,) = shell.falbatch("status", "small.yaml", "--json").objects()[0]["flagged"]
+    assert group["jobs"] == ["kite-0"]
+    assert shell.falbatch("run", "small.yaml").code == 0
+    assert shell.submits() == submits
+
+
+TAKE = ("retry", "small.yaml", "--missing-files")
+FIRST = {"on": "submit", "do": "nsfw", "nth": 1}
+
+
+@pytest.mark.parametrize(
+    ("later", "error_type"),
+    [({"on": "submit", "do": "status:422", "nth": 2}, ""), ({"on": "submit", "do": "empty", "nth": 2}, "empty_result")],
+)
+def test_when_a_reroll_comes_to_nothing_the_earlier_result_is_still_to_be_had(
+    shell: Shell, later: dict[str, Any], error_type: str
+) -> None:
+    report = run(shell, manifest("reroll", jobs=1), FIRST, later, code=3)
+    assert error_type in report["failures"][0]["error_type"]
+    (job,) = export(shell, "--state", "failed").values()
+    assert [file["path"] for file in job["files"]] in ([], ["kite-0-rejected-2.json"])
+    assert shell.falbatch(*TAKE).code == 3, "not by a manifest that does not want it"
+    is_taken_as_it_is(shell, *TAKE, submits=2)
+
+
+def test_when_the_users_own_retry_comes_to_nothing_the_earlier_result_is_still_to_be_had(shell: Shell) -> None:
+    run(shell, manifest("fail", jobs=1), FIRST, code=3)
+    with faults(shell, {"on": "submit", "do": "status:422"}):
+        assert shell.falbatch("retry", "small.yaml").code == 3
+    is_taken_as_it_is(shell, *TAKE, submits=2)
+
+
+@pytest.mark.parametrize("words", [("run", "small.yaml"), TAKE])
+def test_a_reroll_that_waits_is_not_made_once_the_manifest_takes_what_is_there(
+    shell: Shell, words: tuple[str, ...]
+) -> None:
+    text = manifest("reroll", jobs=1, more="budget: {max_cost: 0.007, unit_price: 0.003}")
+    report = run(shell, text, FIRST, code=7)
+    assert (report["states"]["planned"], report["executions"]) == (1, 1)
+    is_taken_as_it_is(shell, *words, submits=1)
+
+
 def test_a_money_limit_bounds_rerolls_too(shell: Shell) -> None:
     money = "budget: {max_cost: 0.015, unit_price: 0.003}"
     report = run(shell, manifest("reroll", jobs=1, more=money), {"on": "submit", "do": "nsfw"}, code=7)
@@ -275,11 +337,6 @@ def test_reconcile_rolls_nothing_and_the_next_run_does(shell: Shell) -> None:
     assert (states(shell), shell.submits()) == ({"planned": 1}, 1)
     assert shell.falbatch("run", "small.yaml").code == 0
     assert (states(shell), shell.submits()) == ({"done": 1}, 2)
-
-
-LOST_FILES = {"on": "file", "do": "status:500"}
-COSTS = {"FALBATCH_RUN_URL": "https://run.fal.example"}
-"""A fal that is not all on this machine, and so may cost."""
 
 
 def test_a_reroll_outside_of_the_canary_is_left_for_later(shell: Shell) -> None:

@@ -15,7 +15,9 @@ from falbatch.core.artifacts import (
     FileRef,
     artifact_path,
     decode_data_uri,
+    extension_of,
     find_files,
+    is_apart,
     is_file_url,
     part_path,
 )
@@ -60,6 +62,15 @@ DATA = "data:image/png;base64,iVBORw0KGgo="
 def test_files_are_found_wherever_they_stand(output: Any, refs: list[FileRef]) -> None:
     found = find_files(output, {})
     assert [replace(ref, is_object=False) for ref in found] == refs
+
+
+@pytest.mark.parametrize("name", ["a", "b.c/d", "x-rejected-1"])
+@pytest.mark.parametrize("extension", ["", ".png", ".events.jsonl"])
+def test_a_path_tells_whether_its_result_was_taken_and_how_it_ends(name: str, extension: str) -> None:
+    for apart in ("", "rejected-2", "rejected-12-0123abcd", "0123abcd"):
+        path = artifact_path(name, 0, 2, extension, apart=apart)
+        assert is_apart(name, path) == apart.startswith("rejected-")
+        assert extension_of(name, path) == extension
 
 
 def test_a_file_object_is_told_from_a_bare_link() -> None:

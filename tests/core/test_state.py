@@ -33,6 +33,8 @@ LEGAL = [
     ("planned", "no_answer", "unknown"),
     ("unknown", "reopened", "planned"),
     ("done", "files_wanted", "completed"),
+    ("planned", "files_wanted", "completed"),
+    ("cancelled", "files_wanted", "completed"),
 ]
 """Written down a second time on purpose: a slip in the table must not go unnoticed."""
 

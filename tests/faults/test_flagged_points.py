@@ -100,7 +100,9 @@ def judge(client: Client, fal: SandboxProcess, *, rolls: int = 1) -> None:
         executions, key=lambda one: expected.index(executions[one])
     )
     assert [one["flags"] != [] for one in job["lineage"]] == [True] * rolls + [False]
-    kept = [path for one in job["lineage"] for path in one["files"]]
+    *rejected, taken = job["lineage"]
+    assert taken["files"] == ["n0.png"]
+    kept = [path for one in rejected for path in one["files"]]
     assert len(kept) == rolls
     whole = {file["path"]: file["sha256"] for file in job["files"]}
     assert set(whole) == {"n0.png"}
@@ -167,6 +169,49 @@ def test_a_mark_is_not_forgotten(point: str, tmp_path: Path, fal: SandboxProcess
     report = finish(client, fal)
     assert report["flagged"] == [{"flags": ["black"], "count": 1, "jobs": ["n0"]}]
     assert (report["states"]["done"], fal.ledger()["count"]) == (3, 3)
+
+
+def change_policy(client: Client, before: str, after: str) -> None:
+    manifest = client.state.parent.parent / "kills.yaml"
+    text = manifest.read_text(encoding="utf-8")
+    assert f"flagged: {before}" in text
+    manifest.write_text(text.replace(f"flagged: {before}", f"flagged: {after}"), encoding="utf-8")
+
+
+FILES = [f"file.{when}#{number}" for number in (1, 2) for when in ("renaming", "renamed")]
+RENAMES = ["", "before.FileReady", "after.FileReady", *FILES]
+
+
+@pytest.mark.parametrize("point", RENAMES)
+def test_a_file_of_a_result_that_is_not_taken_gives_up_its_name(
+    point: str, tmp_path: Path, fal: SandboxProcess
+) -> None:
+    """It had got it while the manifest would have taken the result, which now rolls again."""
+    client = client_of(tmp_path, fal, "mark")
+    fal.add_faults([rule("black")])
+    assert client.killed(60, "before.FilesStored", *SOON) == "at point"
+    change_policy(client, "mark", "reroll")
+    if point:
+        assert client.killed(60, point, *SOON) == "at point", "the run never came to this place"
+    report = finish(client, fal)
+    assert (report["states"]["done"], report["executions"]) == (1, 2)
+    judge(client, fal)
+
+
+@pytest.mark.parametrize("point", ["", "plan.adopted", *RENAMES[1:], "after.FilesStored"])
+def test_a_reroll_that_has_not_left_gives_way_to_what_is_there(point: str, tmp_path: Path, fal: SandboxProcess) -> None:
+    client = client_of(tmp_path, fal, "reroll")
+    fal.add_faults([rule("nsfw")])
+    assert client.killed(60, "after.Rerolled", *SOON) == "at point"
+    change_policy(client, "reroll", "mark")
+    fal.add_faults([{"on": "file", "do": "status:500"}])
+    if point:
+        assert client.killed(60, point, *SOON) == "at point", "the run never came to this place"
+    report = finish(client, fal)
+    assert (report["states"]["done"], fal.ledger()["count"]) == (1, 1)
+    assert [group["jobs"] for group in report["flagged"]] == [["n0"]]
+    assert [place.name for place in client.state.parent.glob("*.png")] == ["n0.png"]
+    assert not list(client.state.parent.glob(".*.part*"))
 
 
 @pytest.mark.parametrize("point", ["after.SubmitStarted#2", "submit.answered#2", "after.SubmitAccepted#2"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.adapters.store import durations
+from falbatch.adapters.store import aside, durations
 from falbatch.adapters.store.addresses import Addresses
 from falbatch.adapters.store.spending import learn
 from falbatch.adapters.store.uploads import keep
@@ -222,10 +222,8 @@ class Applier:
         self._connection.execute("UPDATE artifacts SET stored = 1 WHERE job_id = ?", (change.job_id,))
 
     def rerolled(self, change: changes.Rerolled) -> None:
+        aside.put(self._connection, change.job_id)  # the place is the next result's
         self._move(_REROLL, change, change.roll)
-        # Its request says what was noticed, and which files are kept; the place is the next result's.
-        self._connection.execute("DELETE FROM results WHERE job_id = ?", (change.job_id,))
-        self._connection.execute("DELETE FROM artifacts WHERE job_id = ?", (change.job_id,))
         self._log(change, change.event, str(change.roll))
 
     def ended_by_us(self, change: changes.FilesGone | changes.InputFailed | changes.ResultRefused) -> None:

@@ -27,7 +27,7 @@ class Ancestor:
     """What was sent; where the input has none, what the result named."""
     flags: tuple[str, ...]
     files: tuple[str, ...]
-    """Its files that are kept though its result was not taken."""
+    """Its files, also where they are kept though its result was not taken."""
 
 
 def groups(connection: sqlite3.Connection) -> tuple[FlaggedGroup, ...]:
@@ -49,10 +49,12 @@ def noticed(text: str | None) -> Noticed:
     return Noticed(tuple(said["flags"]), said["seed"], tuple(said["files"]))
 
 
-def lineage(connection: sqlite3.Connection, job_id: int, given: Any, output: Any) -> tuple[Ancestor, ...]:
+def lineage(
+    connection: sqlite3.Connection, job_id: int, given: Any, output: Any, paths: tuple[str, ...]
+) -> tuple[Ancestor, ...]:
     """The requests of a job in their order, each made in the place of the one before.
 
-    `given` is its input, `output` the latest result, where it is on record.
+    `given` is its input, `output` its own result, where it is on record, `paths` are those of its own files.
     """
     rows = connection.execute(
         "SELECT r.attempt, r.request_id, a.seed, r.flagged, r.request_id = j.request_id FROM requests r"
@@ -65,5 +67,5 @@ def lineage(connection: sqlite3.Connection, job_id: int, given: Any, output: Any
         seen = noticed(text)
         told = seen.seed if text else named_seed(output) if is_latest else None
         seed = next((one for one in (sent, asked_seed(given), told) if one is not None), None)
-        found.append(Ancestor(attempt, request_id, seed, seen.flags, seen.files))
+        found.append(Ancestor(attempt, request_id, seed, seen.flags, paths if is_latest else seen.files))
     return tuple(found)

@@ -285,6 +285,28 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         squares REAL NOT NULL,       -- over their rates, and the squares of these
         PRIMARY KEY (endpoint, measure, variant)
     ) WITHOUT ROWID;
+    CREATE TABLE aside (             -- of jobs that are run again: the result that was not taken, until one is
+        job_id INTEGER PRIMARY KEY,
+        request_id TEXT NOT NULL,
+        content_type TEXT NOT NULL,
+        body BLOB NOT NULL,
+        events BLOB
+    );
+    CREATE TABLE aside_files (       -- its files, as in `artifacts`
+        job_id INTEGER NOT NULL,
+        place INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        path_fold TEXT,
+        size_bytes INTEGER NOT NULL,
+        sha256 BLOB NOT NULL,
+        content_type TEXT NOT NULL,
+        black INTEGER NOT NULL,
+        PRIMARY KEY (job_id, place)
+    ) WITHOUT ROWID;
+    CREATE TRIGGER aside_ends AFTER UPDATE OF state ON jobs WHEN NEW.state = 'done' BEGIN
+        DELETE FROM aside WHERE job_id = NEW.id;
+        DELETE FROM aside_files WHERE job_id = NEW.id;
+    END;
     CREATE TABLE canary (job_id INTEGER PRIMARY KEY); -- the jobs that a run with --canary tries; empty after any other
     """,
 )

@@ -315,6 +315,8 @@ def export_row(connection: sqlite3.Connection, job_id: int) -> ExportRow:
 def _export_row(connection: sqlite3.Connection, job_id: int, facts: Any) -> ExportRow:
     seq, name, key, endpoint, origin, state, input_json, request_id, *rest = facts
     error_type, error, inference_s, units, body, noticed, was_rejected = rest
+    files = tuple(file for file in files_of(connection, job_id) if file.stored)
+    paths = tuple(file.path for file in files)
     return ExportRow(
         seq=seq,
         name=name,
@@ -329,9 +331,9 @@ def _export_row(connection: sqlite3.Connection, job_id: int, facts: Any) -> Expo
         inference_s=inference_s,
         billable_units=units,
         result=body,
-        files=tuple(file for file in files_of(connection, job_id) if file.stored),
+        files=files,
         flags=flagged.noticed(noticed).flags,
-        lineage=flagged.lineage(connection, job_id, input_of(input_json), _output(body)) if was_rejected else (),
+        lineage=flagged.lineage(connection, job_id, input_of(input_json), _output(body), paths) if was_rejected else (),
     )
 
 

@@ -9,12 +9,12 @@ import platform
 import time
 from typing import TYPE_CHECKING
 
-from falbatch.adapters.store import canary, durations, journal, reader, spending, stage, uploads
+from falbatch.adapters.store import aside, canary, durations, journal, reader, spending, stage, uploads
 from falbatch.adapters.store.apply import log_event
 from falbatch.adapters.store.database import DamagedState, open_reader, translated
 from falbatch.adapters.store.mend import is_copy_due, keep_copy, open_mended
 from falbatch.adapters.store.writer import RESERVE_BYTES, Writer, in_transaction, reserve_path
-from falbatch.core.flags import FLAGGED
+from falbatch.core.flags import FLAGGED, JUDGED
 from falbatch.core.state import Event, State, after
 from falbatch.errors import FalbatchError, StateError
 from falbatch.faultpoints import fault_point
@@ -123,6 +123,8 @@ class Store:
                 canary.end(self.connection)
             if again is not None:
                 self._open_again(again.submit, Event.REOPENED, at, has_rerolls=again.has_rerolls)
+                for job_id in again.aside:
+                    aside.take(self.connection, job_id)
                 self._open_again(again.files, Event.FILES_WANTED, at)
 
         with translated(self.path):
@@ -174,7 +176,10 @@ class Store:
 
     def _open_again(self, job_ids: Iterable[int], event: Event, at: float, *, has_rerolls: bool = False) -> None:
         for job_id in job_ids:
-            state = State(self.connection.execute("SELECT state FROM jobs WHERE id = ?", (job_id,)).fetchone()[0])
+            row = self.connection.execute("SELECT state, error_type FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            state = State(row[0])
+            if event is Event.REOPENED and row[1] in JUDGED:
+                aside.put(self.connection, job_id)
             # A job that is submitted again has no request and no result until fal accepts it.
             forget = ", request_id = NULL" if event is Event.REOPENED else ""
             if forget and state is not State.UNKNOWN:  # what got no answer is sent again as it was
