@@ -304,7 +304,7 @@ class Execution:
             job = await self._once(job)
             # Re-rolled: it does not stand in the feeder's line again.
             while job.state is State.PLANNED and self._judge.submits(job):
-                self._gate.take_slot(job.endpoint)
+                await self._gate.another(job.endpoint)
                 job = await self._once(job)
         except GateClosed:
             return

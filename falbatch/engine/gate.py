@@ -61,6 +61,10 @@ class SubmitGate:
         self.is_shut = False
         """True in a run that is not to submit anything, which is no reason to complain."""
         self._changed = Bell()
+        self._again = 0
+        """Jobs that go on after their results and wait for room."""
+        self._going_on = anyio.Lock()
+        """They stand in line here: one of them looks at each change."""
         self._crowd = anyio.Lock()
         """Who has a slot beyond what a cut left stands in line here."""
 
@@ -98,11 +102,26 @@ class SubmitGate:
         """Wait until the window has room and `choose` names the endpoint that gets it; take it. None when the gate is
         closed for good. `choose` is asked again at each change; it may wait for one with None."""
         while not self.is_closed:
-            if self.has_room and (endpoint := choose()) is not None:
+            if self.has_room and not self._again and (endpoint := choose()) is not None:
                 self.take_slot(endpoint)
                 return endpoint
             await self._changed.wait()
         return None
+
+    async def another(self, endpoint: str) -> None:
+        """Wait for room for a job that goes on after its result; take a slot. It comes before all that are new: its
+        attempts are few, and it holds a coroutine. Raises `GateClosed`."""
+        self._again += 1
+        try:
+            async with self._going_on:
+                while not (self.has_room or self.is_closed):
+                    await self._changed.wait()
+                if self.is_closed:
+                    raise GateClosed
+                self.take_slot(endpoint)
+        finally:
+            self._again -= 1
+            self._changed.ring()
 
     def take_slot(self, endpoint: str) -> None:
         """Take a slot for a request that is at fal already, room or not."""

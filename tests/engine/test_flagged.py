@@ -169,6 +169,29 @@ async def test_failures_and_rerolls_share_the_attempts() -> None:
     assert run.store.state_of(1) is State.FAILED
 
 
+@pytest.mark.parametrize("download_s", [0.01, 20.0])
+async def test_rerolls_wait_for_room_and_go_before_new_jobs(download_s: float) -> None:
+    """Their pictures come all at once, and the window is full of others by then."""
+    run = Run(jobs=30, settings=settings_with(flagged=FlagPolicy.REROLL, in_flight=2, retry_ratio=1.0))
+    run.files.latency_s = download_s
+    results(run, *[NSFW] * 10)
+    assert await run.run() is None
+    assert (run.most_at_fal, len(run.queue.submits)) == (2, 40)
+    assert set(run.store.states()) == {State.DONE}
+    if download_s < 1:
+        started = run.store.of_kind(changes.SubmitStarted)
+        assert max(place for place, one in enumerate(started) if one.roll) < 39, "none had to wait for the end"
+
+
+async def test_a_gate_that_closes_lets_waiting_rerolls_go() -> None:
+    run = Run(jobs=30, settings=settings_with(flagged=FlagPolicy.REROLL, in_flight=1, max_failures=0))
+    run.files.latency_s = 3.0
+    run.queue.on_result.then(*[FakeResult(NSFW)] * 5, http(422, "invalid"))
+    assert isinstance(await run.run(), LimitReached)
+    rolled = [job for job in run.store.jobs.values() if job.roll]
+    assert State.PLANNED in {job.state for job in rolled}, "it waits for the next run"
+
+
 async def test_the_batchs_budget_bounds_rerolls() -> None:
     run = Run(jobs=RETRY_FLOOR + 5, settings=settings_with(flagged=FlagPolicy.REROLL, retry_ratio=1e-9))
     results(run, then=NSFW)
