@@ -22,6 +22,7 @@ STORE_WRITES: Final = (
     "FilesStored",
     "FilesGone",
     "ResultFlagged",
+    "ResultTaken",
     "ResultRefused",
     "Rerolled",
     "FileSkipped",

@@ -115,10 +115,9 @@ async def map_inputs(
         with translated(path):
             await anyio.to_thread.run_sync(_fill, store.connection, _items(endpoint, settings.mode, inputs))
         store.begin(name=endpoint, target=kind, manifest="", at=at)
-        ended = {State.DONE, State.FAILED, State.CANCELLED}
+        known = reader.ids_in(store.reading, (State.DONE, State.FAILED, State.CANCELLED))
         if output is None:
-            ended.add(State.COMPLETED)
-        known = reader.ids_in(store.reading, tuple(ended))
+            known += reader.ids_taken(store.reading)
         for job_id in known:
             yield _outcome(store, job_id, folder)
         if len(known) == store.status().total:

@@ -166,6 +166,14 @@ class ResultFlagged:
 
 
 @dataclass(frozen=True, slots=True)
+class ResultTaken:
+    """A result is as it should be, and nobody wants its files: its job is not looked at again. Moves no state."""
+
+    job_id: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class ResultRefused:
     """fal answered 200, its files are on disk, and the job failed all the same."""
 
@@ -254,6 +262,7 @@ Change = (
     | FilesStored
     | FilesGone
     | ResultFlagged
+    | ResultTaken
     | ResultRefused
     | Rerolled
     | FileSkipped

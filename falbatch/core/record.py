@@ -56,6 +56,9 @@ class OpenJob:
     roll: int = 0
     """Re-rolls that were granted to it; the number of the one that is next to leave."""
 
+    is_unjudged: bool = False
+    """True when its result is on record, and nobody has said yet what that is worth."""
+
     @property
     def sent_json(self) -> bytes:
         """What leaves."""

@@ -247,7 +247,10 @@ class Execution:
         paid = self._deps.store.paid_jobs()
         for job in paid:
             has_result = job.state is State.COMPLETED
-            is_wanted = self._settings.with_files if has_result else self._settings.scope is not Scope.FILES
+            if has_result:  # where nobody wants files, a crash may have come before the verdict
+                is_wanted = self._settings.with_files or job.is_unjudged
+            else:
+                is_wanted = self._settings.scope is not Scope.FILES
             if not is_wanted:
                 continue
             if has_result:

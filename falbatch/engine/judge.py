@@ -121,6 +121,8 @@ class Judge:
             case Treatment.TAKE | Treatment.MARK:
                 if files is not None:
                     happened.append(changes.FilesStored(job.job_id, at))
+                elif found.noticed is None:
+                    happened.append(changes.ResultTaken(job.job_id, at))
                 ended = replace(job, state=State.COMPLETED if files is None else State.DONE)
             case Treatment.FAIL:
                 happened.append(changes.ResultRefused(job.job_id, at, found.failure or Failure("", "")))

@@ -27,6 +27,7 @@ EXAMPLES: list[changes.Change] = [
     changes.ResultFlagged(1, "r", 0.0, Noticed(("nsfw",))),
     changes.ResultRefused(1, 0.0, FAILURE),
     changes.Rerolled(1, 0.0, 1),
+    changes.ResultTaken(1, 0.0),
     changes.Stuck(1, 0.0, FAILURE),
     changes.FileSkipped(1, 0.0, FAILURE),
     changes.UploadStored(1, 0.0, bytes(32), "", "t", "u", 1, None),
@@ -35,12 +36,8 @@ EXAMPLES: list[changes.Change] = [
 ]
 
 MOVE_NOTHING = (
-    changes.FileReady
-    | changes.FileSkipped
-    | changes.ResultFlagged
-    | changes.Stuck
-    | changes.UploadStored
-    | changes.DurationsLearned
+    changes.FileReady | changes.FileSkipped | changes.ResultFlagged,
+    changes.ResultTaken | changes.Stuck | changes.UploadStored | changes.DurationsLearned,
 )
 
 

@@ -387,6 +387,7 @@ class FakeStore:
             case changes.RequestEnded():
                 job = replace(job, failures=job.failures + 1)
             case changes.ResultStored(body=body, content_type=content_type, events=events):
+                job = replace(job, is_unjudged=True)
                 self.stored[job.job_id] = StoredResult(body, content_type, events)
             case _:
                 self.jobs[change.job_id] = job
@@ -424,6 +425,8 @@ class FakeStore:
                 for (owner, place), file in list(self.files.items()):
                     if owner == change.job_id:
                         self.files[owner, place] = replace(file, stored=1)
+            case changes.ResultTaken() | changes.ResultFlagged():
+                self.jobs[change.job_id] = replace(self.jobs[change.job_id], is_unjudged=False)
             case changes.Rerolled():
                 job = self.jobs[change.job_id]
                 self.jobs[change.job_id] = replace(job, roll=change.roll, failures=job.failures + 1, request=None)

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -13,6 +17,7 @@ import pytest
 
 from falbatch.core.model import JobKey
 from falbatch.core.seeds import seed_of
+from falbatch.faultpoints import VARIABLE
 from tests.faults.harness import Client, canonical, wait_until
 from tests.faults.rounds import is_idle
 from tests.sandbox_process import SandboxProcess
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+WHEN = ("before", "after")
 SOON = ("--reconcile-wait", "1.5")
 FLAGGED = 0
 """The seed whose picture fal's checker does not like."""
@@ -158,6 +164,53 @@ def test_a_verdict_is_not_forgotten(point: str, do: str, tmp_path: Path, fal: Sa
     (file,) = job["files"]
     assert "-rejected-1" in file["path"]
     assert (client.state.parent / file["path"]).is_file()
+
+
+MAP = """
+import sys, anyio, falbatch
+
+async def main():
+    given = {"prompt": "a kite", "image_size": {"width": 16, "height": 16}, "seed": 0}
+    limits = falbatch.Limits(flagged=sys.argv[1])
+    async for one in falbatch.map("fal-ai/flux/schnell", [given], state="map.db", limits=limits):
+        print(one.state, one.error_type, one.flags, sep="|")
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "point", "do", "expected"),
+    [
+        *(("mark", f"{when}.ResultRefused", "error_in_result", "failed|error_in_result|()") for when in WHEN),
+        *(("mark", f"{when}.ResultFlagged", "nsfw", "completed|None|('nsfw',)") for when in WHEN),
+        *(("reroll", f"{when}.Rerolled", "nsfw", "completed|None|()") for when in WHEN),
+        *(("mark", f"{when}.ResultTaken", "", "completed|None|()") for when in WHEN),
+    ],
+)
+def test_a_result_without_files_is_judged_once_whenever_the_program_died(
+    policy: str, point: str, do: str, expected: str, tmp_path: Path, fal: SandboxProcess
+) -> None:
+    fal.reset()
+    environment = {**os.environ, "FALBATCH_ORIGIN": fal.origin, "FAL_KEY": "kills:secret"}
+
+    def run(policy: str, point: str = "") -> str:
+        more = {VARIABLE: point} if point else {}
+        command = [sys.executable, "-c", MAP, policy]
+        ran = subprocess.run(
+            command, cwd=tmp_path, env=environment | more, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ran.returncode == (-signal.SIGKILL if point else 0), ran.stderr
+        return ran.stdout.strip()
+
+    if do:
+        fal.add_faults([rule(do)])
+    run(policy, point)
+    assert run(policy) == expected
+    count = fal.ledger()["count"]
+    assert count == (2 if policy == "reroll" else 1)
+    assert run("fail") == expected, "it has been judged"
+    assert fal.ledger()["count"] == count
 
 
 @pytest.mark.parametrize("point", ["before.ResultFlagged", "after.ResultFlagged"])

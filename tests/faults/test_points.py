@@ -31,9 +31,10 @@ JOBS = 6
 SOON = ("--reconcile-wait", "1.5")
 
 # Those of mending need a damaged file: tests/cli/test_damage.py.
-# Those of files in inputs need some: test_upload_points.py; those of flagged results: test_flagged_points.py; that of a
+# Those of files in inputs need some: test_upload_points.py; those of flagged results, and of results
+# without files: test_flagged_points.py; that of a
 # page needs a canary: test_canary_kills.py.
-ELSEWHERE = (".UploadStored", ".InputFailed", ".ResultFlagged", ".ResultRefused", ".Rerolled")
+ELSEWHERE = (".UploadStored", ".InputFailed", ".ResultFlagged", ".ResultTaken", ".ResultRefused", ".Rerolled")
 CLIENT_POINTS = [
     point
     for point in POINTS

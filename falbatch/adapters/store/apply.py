@@ -48,6 +48,7 @@ _FAIL_REQUEST: Final = _moves(f", {_BLAME}, failures = failures + 1")
 _START: Final = _moves(", attempts = ?")[Event.SUBMIT_STARTED]
 _TAKE_REQUEST: Final = _moves(f", request_id = ?, {_NO_BLAME}")
 _CLEAR: Final = _moves(f", {_NO_BLAME}")
+_KEEP_RESULT: Final = _moves(f", {_NO_BLAME}, unjudged = 1")[Event.RESULT_STORED]
 _REROLL: Final = _moves(f", {_NO_BLAME}, roll = ?, failures = failures + 1, request_id = NULL")[Event.REROLLED]
 
 _END_ATTEMPT: Final = "UPDATE attempts SET ended_at = ?, outcome = ?, error = ? WHERE job_id = ? AND attempt = ?"
@@ -172,7 +173,7 @@ class Applier:
         self._log(change, change.event, failure.error_type)
 
     def result_stored(self, change: changes.ResultStored) -> None:
-        self._move(_CLEAR[change.event], change)
+        self._move(_KEEP_RESULT, change)
         self._connection.execute(
             "UPDATE requests SET status = 'completed', ended_at = ?, http_status = 200, inference_s = ?,"
             " billable_units = ?, cost_nano = ? WHERE request_id = ?",
@@ -215,7 +216,10 @@ class Applier:
         text = canonical_json({"flags": seen.flags, "seed": seen.seed, "files": seen.files}).decode()
         self._connection.execute("UPDATE requests SET flagged = ? WHERE request_id = ?", (text, change.request_id))
         marked = ",".join(seen.flags) if change.is_marked else None
-        self._connection.execute("UPDATE jobs SET marked = ? WHERE id = ?", (marked, change.job_id))
+        self._connection.execute("UPDATE jobs SET marked = ?, unjudged = 0 WHERE id = ?", (marked, change.job_id))
+
+    def result_taken(self, change: changes.ResultTaken) -> None:
+        self._connection.execute("UPDATE jobs SET unjudged = 0 WHERE id = ?", (change.job_id,))
 
     def result_refused(self, change: changes.ResultRefused) -> None:
         self.ended_by_us(change)
@@ -261,6 +265,7 @@ _WRITE: Final[dict[type, Callable[[Applier, Any], None]]] = {
     changes.FilesGone: Applier.ended_by_us,
     changes.InputFailed: Applier.ended_by_us,
     changes.ResultFlagged: Applier.result_flagged,
+    changes.ResultTaken: Applier.result_taken,
     changes.ResultRefused: Applier.result_refused,
     changes.Rerolled: Applier.rerolled,
     changes.FileSkipped: Applier.file_skipped,

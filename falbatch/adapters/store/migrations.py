@@ -271,6 +271,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     """
     ALTER TABLE jobs ADD COLUMN roll INTEGER NOT NULL DEFAULT 0; -- re-rolls that were granted to it
     ALTER TABLE jobs ADD COLUMN marked TEXT; -- flags for which it is told apart, separated by commas, or NULL
+    ALTER TABLE jobs ADD COLUMN unjudged INTEGER NOT NULL DEFAULT 0; -- 1: nobody has said yet what its result is worth
     CREATE INDEX jobs_marked ON jobs (marked, seq) WHERE marked IS NOT NULL;
     ALTER TABLE attempts ADD COLUMN seed INTEGER; -- what left in place of the input's seed; NULL: that did
     ALTER TABLE requests ADD COLUMN flagged TEXT; -- JSON: what was noticed about its result, or NULL

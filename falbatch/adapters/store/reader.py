@@ -30,7 +30,7 @@ UNKNOWN_SHOWN: Final = 1_000
 
 _OPEN_JOB: Final = (
     "SELECT j.id, j.key, j.seq, j.name, j.endpoint, j.mode, j.input, j.state, j.attempts, j.failures,"
-    f" coalesce(a.reserved_nano, 0), j.roll, r.request_id, {URLS}, r.accepted_at"
+    f" coalesce(a.reserved_nano, 0), j.roll, j.unjudged, r.request_id, {URLS}, r.accepted_at"
     f" FROM jobs j LEFT JOIN requests r ON r.request_id = j.request_id {JOIN_FORM}"
     " LEFT JOIN attempts a ON a.job_id = r.job_id AND a.attempt = r.attempt"
 )
@@ -136,7 +136,8 @@ def at_fal(connection: sqlite3.Connection) -> list[OpenJob]:
 
 
 def _open_job(row: Any) -> OpenJob:
-    job_id, key, seq, name, endpoint, mode, given, state, attempts, failures, reserved, roll, request_id, *request = row
+    job_id, key, seq, name, endpoint, mode, given, state, attempts, failures, reserved, roll, *rest = row
+    unjudged, request_id, *request = rest
     return OpenJob(
         job_id=job_id,
         key=JobKey(key),
@@ -150,6 +151,7 @@ def _open_job(row: Any) -> OpenJob:
         failures=failures,
         reserved=reserved,
         roll=roll,
+        is_unjudged=bool(unjudged),
         request=None if request_id is None else RequestOnRecord(request_id, endpoint, *request),
     )
 
@@ -280,6 +282,15 @@ def _unknown(connection: sqlite3.Connection, states: tuple[str, ...]) -> tuple[U
         (*states, UNKNOWN_SHOWN),
     )
     return tuple(UnknownJob(name, bytes(input_json).decode(), at) for name, input_json, at in rows)
+
+
+def ids_taken(connection: sqlite3.Connection) -> list[int]:
+    """Row numbers of the manifest's jobs whose results are here and judged, files or not, in its order."""
+    rows = connection.execute(
+        "SELECT id FROM jobs WHERE state = 'completed' AND state <> 'done' AND unjudged = 0 AND seq IS NOT NULL"
+        " ORDER BY seq"
+    )
+    return [int(row[0]) for row in rows]
 
 
 def ids_in(connection: sqlite3.Connection, states: tuple[State, ...]) -> list[int]:
