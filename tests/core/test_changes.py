@@ -36,8 +36,13 @@ EXAMPLES: list[changes.Change] = [
 ]
 
 MOVE_NOTHING = (
-    changes.FileReady | changes.FileSkipped | changes.ResultFlagged,
-    changes.ResultTaken | changes.Stuck | changes.UploadStored | changes.DurationsLearned,
+    changes.FileReady
+    | changes.FileSkipped
+    | changes.ResultFlagged
+    | changes.ResultTaken
+    | changes.Stuck
+    | changes.UploadStored
+    | changes.DurationsLearned
 )
 
 
