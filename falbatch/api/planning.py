@@ -25,6 +25,7 @@ from falbatch.api.offline import planned_terms
 from falbatch.api.preflight import look_over
 from falbatch.api.quoting import Told, open_quote
 from falbatch.api.unchanged import on_record
+from falbatch.api.workspace import manifest_of
 from falbatch.core.expand import expand
 from falbatch.core.money import to_nano
 from falbatch.core.plan import Action, Again, Change, Plan, PlannedJob
@@ -73,7 +74,7 @@ def fill_stage(
 
     Raises `ManifestError` with every problem of the manifest, its rows, its templates and its names.
     """
-    manifest = _manifest_of(workspace)
+    manifest = manifest_of(workspace)
     log = ProblemLog()
     rows = read_rows(manifest, base=workspace.base) if manifest.rows is not None else None
 
@@ -136,7 +137,7 @@ def settle_jobs(
         fill_stage(connection, workspace, selection, check_endpoint)
         return Planned(stage, None)
     with translated(workspace.state):
-        sources, is_same = on_record(connection, _manifest_of(workspace), workspace, keeps=keeps)
+        sources, is_same = on_record(connection, manifest_of(workspace), workspace, keeps=keeps)
     if sources is not None and is_same:
         return Planned(kept, sources.basis)
     fill_stage(connection, workspace, selection, check_endpoint)
@@ -166,7 +167,7 @@ def make_plan(
         except _SomeWrongError as error:
             problems += error.problems
             planned = Planned(stage, None)
-        terms = planned_terms(os.environ, _manifest_of(workspace).uploads.expires_in)
+        terms = planned_terms(os.environ, manifest_of(workspace).uploads.expires_in)
         told = Told()
         if learn is not None:
             row = batch_row(connection)
@@ -177,7 +178,7 @@ def make_plan(
             connection.execute("COMMIT")
             fill_stage(connection, workspace, selection, check_endpoint)
             planned = Planned(stage, None)
-        manifest = _manifest_of(workspace)
+        manifest = manifest_of(workspace)
         quote = None if learn is None else open_quote(connection, told)
         verdict = look_over(
             connection,
@@ -256,7 +257,7 @@ def summarize(
             wanted.add(one.input_json)
     first = jobs.first_jobs(connection, again, FIRST)
     return Plan(
-        name=_manifest_of(workspace).name,
+        name=manifest_of(workspace).name,
         total=actions.total(),
         output_dir=str(workspace.output),
         actions=dict(actions),
@@ -269,9 +270,3 @@ def summarize(
         resubmitted=again.unknown,
         files=planned_files(wanted, terms, time.time()),
     )
-
-
-def _manifest_of(workspace: Workspace) -> Manifest:
-    if workspace.manifest is None:
-        raise UsageError(f"{workspace.output}: a manifest is needed here, not a folder")
-    return workspace.manifest

@@ -33,7 +33,7 @@ from falbatch.api.pricing import PriceBook
 from falbatch.api.profiling import Profiler
 from falbatch.api.quoting import Ahead, Told
 from falbatch.api.webhooks import check_place, open_door, place_of
-from falbatch.api.workspace import Workspace, holder_of, open_manifest
+from falbatch.api.workspace import Workspace, holder_of, manifest_of, open_manifest
 from falbatch.core.canary import narrowed
 from falbatch.core.events import Counter, Listener, Notice, RunEvent
 from falbatch.core.flags import FlagPolicy
@@ -44,7 +44,6 @@ from falbatch.errors import FalbatchError, ManifestError
 
 if TYPE_CHECKING:
     from falbatch.api.webhooks import Door
-    from falbatch.core.manifest import Manifest
     from falbatch.core.report import Report
 
 SANDBOX_DATA: Final = ".sandbox"
@@ -393,10 +392,3 @@ class _Run:
 def target_kind_of(*, sandbox: bool) -> str:
     """What the state file remembers of the fal that this process would talk to."""
     return target_kind(os.environ, sandbox=sandbox)
-
-
-def manifest_of(workspace: Workspace) -> Manifest:
-    """The manifest of a workspace that was opened from one."""
-    if workspace.manifest is None:
-        raise AssertionError("open_manifest always gives a manifest")
-    return workspace.manifest

@@ -91,6 +91,13 @@ def open_places(argument: Path, *, output: Path | None = None) -> Workspace:
     return Workspace(folder, folder / STATE_NAME)
 
 
+def manifest_of(workspace: Workspace) -> Manifest:
+    """The manifest of a workspace that was opened from one. Raises `UsageError` for another."""
+    if workspace.manifest is None:
+        raise UsageError(f"{workspace.output}: a manifest is needed here, not a folder")
+    return workspace.manifest
+
+
 def holder_of(state: Path) -> str:
     """Who is on record as the runner of a state file, in words that follow "in use by another run"."""
     try:

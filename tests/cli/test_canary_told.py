@@ -87,8 +87,8 @@ def test_results_that_are_no_success_cost_and_are_shown_with_what_to_do(shell: S
     assert "success: 1 of 4 jobs done (25%), 3 failed" in ran.out
     assert "the same command tries again" not in ran.out
     assert "2  flagged: its result is flagged: " in ran.out
-    assert "set `output.flagged: mark`, then `falbatch retry --missing-files`" in ran.out
-    assert "`falbatch retry` runs the whole job again, at its price" in ran.out
+    assert "With `output.flagged: mark`, `falbatch retry --missing-files`" in ran.out
+    assert "`falbatch retry` runs the job again, at its price" in ran.out
     found = told(shell, 4)
     assert (found["success_rate"], found["flagged"], found["stuck"]) == (0.25, [], [])
     bill = shell.sandbox.ledger()["total_cost"]

@@ -85,6 +85,14 @@ def lost_submits(connection: sqlite3.Connection) -> list[LostSubmit]:
     ]
 
 
+def has_paid(connection: sqlite3.Connection) -> bool:
+    """True when something is at fal, or is here without its files."""
+    found = connection.execute(
+        "SELECT 1 FROM jobs WHERE state IN ('submitted', 'completed') AND state <> 'done' LIMIT 1"
+    )
+    return found.fetchone() is not None
+
+
 def has_unknown(connection: sqlite3.Connection) -> bool:
     """True when some job's submit got no answer; that of a run which was killed has none either."""
     found = connection.execute(

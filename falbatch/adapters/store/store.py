@@ -259,10 +259,7 @@ class Store:
     def has_paid(self) -> bool:
         """True when something is at fal, or is here without its files."""
         with self._reading():
-            found = self.reading.execute(
-                "SELECT 1 FROM jobs WHERE state IN ('submitted', 'completed') AND state <> 'done' LIMIT 1"
-            )
-            return found.fetchone() is not None
+            return spending.has_paid(self.reading)
 
     def known_requests(self, request_ids: Collection[str]) -> set[str]:
         """Those of `request_ids` that are on record."""
