@@ -166,15 +166,21 @@ def _choices(choices: Sequence[Any]) -> str:
     return f"{'one of ' if len(choices) > 1 else ''}{', '.join(words)}{more}"
 
 
-class InputCheck:
-    """The checks of one endpoint. Made once, used for each of its inputs; unchangeable."""
+PLACES_MOST: Final = 1_000
+"""Places of a schema whose forms are remembered."""
 
-    __slots__ = ("_closed", "_document", "_open")
+
+class InputCheck:
+    """The checks of one endpoint. Made once, used for each of its inputs."""
+
+    __slots__ = ("_at", "_closed", "_document", "_names", "_open")
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         """Raises `ValueError` for a document without an input schema that can be used."""
         self._document = document
+        self._at: dict[Path, list[dict[str, Any]]] = {}
         try:
+            self._names = frozenset(property_names(document, ()))
             self._open = _validator(document, closed=False)
             self._closed = _validator(document, closed=True)
         except ValueError:
@@ -196,6 +202,8 @@ class InputCheck:
             return
         told = _one_each(fault for error in self._open.iter_errors(given) for fault in _meant(error))
         yield from map(self._judged, told)
+        if self._is_plain(given):
+            return
         refused = {fault.path for fault in told}
         for error in self._closed.iter_errors(given):
             for fault in _meant(error):
@@ -209,16 +217,34 @@ class InputCheck:
         is_there, known = names_field(self._document, names)
         return None if is_there else known
 
+    def _is_plain(self, given: Any) -> bool:
+        """True where no field can be unknown: all names are the schema's, and nothing has fields inside."""
+        return (
+            isinstance(given, dict)
+            and self._names.issuperset(given)
+            and not any(isinstance(value, dict | list) for value in given.values())
+        )
+
+    def _forms(self, path: Path) -> list[dict[str, Any]]:
+        """What the schema has at a place; looked for once."""
+        place = tuple(0 if isinstance(step, int) else step for step in path)
+        found = self._at.get(place)
+        if found is None:
+            found = forms_at(self._document, place)
+            if len(self._at) < PLACES_MOST:
+                self._at[place] = found
+        return found
+
     def _judged(self, fault: InputFault) -> InputFault:
         """`fault` with what pardons it."""
         if fault.rule in {"required", "additionalProperties"} or not fault.path or isinstance(fault.path[-1], int):
             return fault
         if fault.value is None:
-            around = forms_at(self._document, fault.path[:-1])
+            around = self._forms(fault.path[:-1])
             lists = [form["required"] for form in around if isinstance(form.get("required"), list)]
             is_needed = any(fault.path[-1] in names for names in lists)
             return fault if is_needed else replace(fault, pardon=Pardon.NULL)
-        named = [form["default"] for form in forms_at(self._document, fault.path) if "default" in form]
+        named = [form["default"] for form in self._forms(fault.path) if "default" in form]
         is_default = any(type(one) is type(fault.value) and one == fault.value for one in named)
         return replace(fault, pardon=Pardon.DEFAULT) if is_default else fault
 
