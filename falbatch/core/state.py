@@ -96,12 +96,6 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
 UNSENT: Final = "not_uploaded"
 """Error type of a planned job whose file did not get through; the next run tries again."""
 
-OPEN_STATES: Final = (State.SUBMITTED, State.COMPLETED, State.PLANNED)
-"""The states a run can do something about, the paid ones first."""
-
-AT_FAL: Final = (State.SUBMITTING, State.SUBMITTED)
-"""The states in which fal may be working for us."""
-
 
 class IllegalTransition(ValueError):
     """Raised when an event cannot happen in a state: a bug of ours, stopped before it is stored."""

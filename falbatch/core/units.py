@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from math import ceil, isfinite
+from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from falbatch.core.counts import COUNT_FIELDS, asked_of, count_of
+from falbatch.core.counts import COUNT_FIELDS, asked_of, count_of, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -97,7 +97,7 @@ def size_of(given: Mapping[str, Any], unit: str, defaults: Mapping[str, Any] | N
             units = read.count(COUNT_FIELDS[1:]) * seconds / per
         case "character" if (length := read.characters()) is not None:
             units = length / per
-        case "step" if (steps := _number(read["steps"])) is not None:
+        case "step" if (steps := number_of(read["steps"])) is not None:
             units = steps / per
         case _:
             # Jobs are billed in proportion to this, by a factor that the first of them shows.
@@ -211,20 +211,9 @@ class _Reading:
 
 
 def _seconds(value: Any) -> float | None:
-    number = _number(value.strip().removesuffix("s") if isinstance(value, str) else value)
+    number = number_of(value.strip().removesuffix("s") if isinstance(value, str) else value)
     return None if number is None else max(1.0, number)
 
 
 def _side(value: Any) -> float | None:
-    return SIDE_DEFAULT if value is None else _number(value)
-
-
-def _number(value: Any) -> float | None:
-    """A number above 0, also where it is written as text: models read both (fal-protocol §12)."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if isfinite(number) and 0 < number <= 1e6 else None
+    return SIDE_DEFAULT if value is None else number_of(value)

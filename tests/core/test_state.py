@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falbatch.core.state import AT_FAL, OPEN_STATES, TRANSITIONS, Event, IllegalTransition, State, after
+from falbatch.core.state import TRANSITIONS, Event, IllegalTransition, State, after
 
 LEGAL = [
     ("planned", "submit_started", "submitting"),
@@ -164,8 +164,3 @@ def test_between_two_submits_of_a_job_the_first_was_refused_or_ended_or_the_user
         since.append(event)
         if state is State.UNKNOWN:
             assert since[-2:] == [Event.SUBMIT_STARTED, Event.NO_ANSWER]
-
-
-def test_open_states_name_the_paid_ones_first() -> None:
-    assert OPEN_STATES == (State.SUBMITTED, State.COMPLETED, State.PLANNED)
-    assert AT_FAL == (State.SUBMITTING, State.SUBMITTED)
