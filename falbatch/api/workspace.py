@@ -56,11 +56,12 @@ def open_manifest(argument: Path, *, output: Path | None = None, tells_later: bo
                 advice="Give the manifest itself, with --output for this folder.",
             )
         return open_manifest(path, output=output or place.output, tells_later=tells_later)
-    from falbatch.core.manifest import read_manifest
+    from falbatch.core.manifest import parse_manifest, read_manifest
 
-    manifest, problems = read_manifest(_read(argument), source=str(argument))
-    if problems and not tells_later:
-        raise ManifestError(problems)
+    text, source = _read(argument), str(argument)
+    manifest, problems = (
+        read_manifest(text, source=source) if tells_later else (parse_manifest(text, source=source), ())
+    )
     base = argument.parent
     folder = output if output is not None else base / manifest.output.dir
     return Workspace(folder, folder / STATE_NAME, manifest, base, argument.resolve(), problems)

@@ -18,8 +18,6 @@ Priority = Literal["normal", "low"]
 UploadRepositoryId = Literal["fal_v3", "cdn", "fal"]
 """`cdn` is an old name of `fal_v3`."""
 
-NO_HEADERS: Final[Mapping[str, str]] = {}
-
 
 class Extras(TypedDict, total=False):
     """Keywords of every call that runs a model; fal_client has none of them."""

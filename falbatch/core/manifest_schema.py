@@ -37,7 +37,6 @@ TITLE: Final = "falbatch manifest"
 
 _FILLED: Final = r"\S"
 _NO_TEMPLATE: Final = r"^(?![\s\S]*\{[{%#])"
-_TEXT: Final[Schema] = {"type": "string"}
 _COUNT: Final[Schema] = {"type": ["integer", "null"], "minimum": 1}
 
 

@@ -119,6 +119,26 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
+def kites(flagged: str = "", *, jobs: int = 4, more: str = "", kind: str = "png") -> str:
+    """A manifest of `jobs` jobs, two pictures each, with seeds from 0; `flagged` "" leaves the default."""
+    policy = f", flagged: {flagged}" if flagged else ""
+    return f"""\
+version: 1
+name: small
+endpoint: fal-ai/flux/schnell
+matrix: {{seed: {{range: [0, {jobs}]}}}}
+input:
+  prompt: "a kite"
+  image_size: {{width: 64, height: 64}}
+  num_images: 2
+  output_format: {kind}
+  seed: "{{{{ seed }}}}"
+output: {{dir: out, name: "kite-{{{{ seed }}}}"{policy}}}
+retry: {{first_s: 0.02, cap_s: 0.05}}
+{more}
+"""
+
+
 def states(shell: Shell) -> dict[str, int]:
     """The batch's states as `status --json` shows them, those with jobs only; none before a run has begun."""
     if not (shell.folder / "out" / "falbatch.db").exists():

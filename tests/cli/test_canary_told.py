@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.conftest import states
+from tests.cli.conftest import kites, states
 from tests.pages import page_in
 
 if TYPE_CHECKING:
@@ -15,23 +15,6 @@ if TYPE_CHECKING:
 
 EACH = 0.003
 """US dollars: one started megapixel of fal-ai/flux/schnell."""
-
-
-def manifest(flagged: str = "mark", *, jobs: int = 4, more: str = "") -> str:
-    return f"""\
-version: 1
-name: small
-endpoint: fal-ai/flux/schnell
-matrix: {{seed: {{range: [0, {jobs}]}}}}
-input:
-  prompt: "a kite"
-  image_size: {{width: 64, height: 64}}
-  num_images: 2
-  seed: "{{{{ seed }}}}"
-output: {{dir: out, name: "kite-{{{{ seed }}}}", flagged: {flagged}}}
-retry: {{first_s: 0.02, cap_s: 0.05}}
-{more}
-"""
 
 
 def run(shell: Shell, *flags: str, rules: tuple[dict[str, Any], ...] = ()) -> Ran:
@@ -57,7 +40,7 @@ FLAGS = ({"on": "submit", "do": "nsfw", "seeds": [1]}, {"on": "submit", "do": "b
 
 
 def test_flagged_results_are_counted_named_and_have_badges(shell: Shell) -> None:
-    shell.write("small.yaml", manifest())
+    shell.write("small.yaml", kites())
     ran = run(shell, "--canary", "4", rules=FLAGS)
     assert ran.code == 0
     assert "success: 4 of 4 jobs done (100%), 2 of them flagged" in ran.out
@@ -72,7 +55,7 @@ def test_flagged_results_are_counted_named_and_have_badges(shell: Shell) -> None
 
 
 def test_keep_counts_no_flags_and_shows_them_on_the_cards(shell: Shell) -> None:
-    shell.write("small.yaml", manifest("keep"))
+    shell.write("small.yaml", kites("keep"))
     ran = run(shell, "--canary", "4", rules=FLAGS)
     assert (ran.code, "flagged" in ran.out) == (0, False)
     assert told(shell, 4)["flagged"] == []
@@ -80,7 +63,7 @@ def test_keep_counts_no_flags_and_shows_them_on_the_cards(shell: Shell) -> None:
 
 
 def test_results_that_are_no_success_cost_and_are_shown_with_what_to_do(shell: Shell) -> None:
-    shell.write("small.yaml", manifest("fail"))
+    shell.write("small.yaml", kites("fail"))
     lacks = {"on": "submit", "do": "fewer", "seeds": [3]}
     ran = run(shell, "--canary", "4", rules=(*FLAGS, lacks))
     assert ran.code == 3
@@ -99,7 +82,7 @@ def test_results_that_are_no_success_cost_and_are_shown_with_what_to_do(shell: S
 
 
 def test_a_refused_job_is_not_said_to_be_tried_again(shell: Shell) -> None:
-    shell.write("small.yaml", manifest())
+    shell.write("small.yaml", kites())
     ran = run(shell, "--canary", "2", rules=({"on": "submit", "do": "fail:content_policy_violation", "nth": 1},))
     assert ran.code == 3
     assert "try: the prompt or an input was refused by the model's policy; change it" in ran.out
@@ -108,7 +91,7 @@ def test_a_refused_job_is_not_said_to_be_tried_again(shell: Shell) -> None:
 
 
 def test_what_a_later_run_goes_on_with_is_told_apart_from_failures(shell: Shell) -> None:
-    shell.write("small.yaml", manifest())
+    shell.write("small.yaml", kites())
     ran = run(shell, "--canary", "1", rules=({"on": "file", "do": "status:500"},))
     assert ran.code == 3
     assert "unfinished in the canary:" in ran.out
@@ -119,7 +102,7 @@ def test_what_a_later_run_goes_on_with_is_told_apart_from_failures(shell: Shell)
 
 
 def test_the_price_of_the_canary_is_told_apart_from_all_that_is_left(shell: Shell) -> None:
-    shell.write("small.yaml", manifest(jobs=20))
+    shell.write("small.yaml", kites(jobs=20))
     ran = run(shell, "--canary", "2")
     said = [line.strip() for line in ran.err.splitlines()]
     at = said.index("cost of the canary, 2 jobs: $0.012")
@@ -133,7 +116,7 @@ def test_the_price_of_the_canary_is_told_apart_from_all_that_is_left(shell: Shel
 
 
 def test_a_canary_whose_price_nobody_knows_says_so(shell: Shell) -> None:
-    shell.write("small.yaml", manifest())
+    shell.write("small.yaml", kites())
     ran = run(shell, "--canary", "1", "--json", rules=({"on": "platform", "do": "status:500"},))
     assert "cost of the canary, 1 job: not known\n" in ran.err
     (plan,) = [one for one in ran.objects() if one["event"] == "plan"]
@@ -141,19 +124,19 @@ def test_a_canary_whose_price_nobody_knows_says_so(shell: Shell) -> None:
 
 
 def test_what_the_limit_allows_is_said_beside_the_next_command(shell: Shell) -> None:
-    shell.write("small.yaml", manifest(jobs=10))
+    shell.write("small.yaml", kites(jobs=10))
     ran = run(shell, "--canary", "1", "--max-cost", "0.015")
     assert ran.code == 0
     words = "does the 9 jobs left, as far as the limit of $0.015 allows"
     assert f"next: `falbatch run small.yaml --max-cost 0.015` {words}\n" in ran.out
     assert words in page(shell).text
-    shell.write("small.yaml", manifest(jobs=10, more="budget: {max_cost: 0.02}"))
+    shell.write("small.yaml", kites(jobs=10, more="budget: {max_cost: 0.02}"))
     assert told(shell, 1)["limit"] == 0.02, "the manifest's own limit holds as well"
     assert "as far as the limit of $0.02 allows" in page(shell).text
 
 
 def test_where_nothing_is_left_to_try_it_is_said_and_the_page_is_left_alone(shell: Shell) -> None:
-    shell.write("small.yaml", manifest())
+    shell.write("small.yaml", kites())
     run(shell, "--canary", "2")
     before = (shell.folder / "out" / "canary.html").read_bytes()
     assert run(shell).code == 0
@@ -169,7 +152,7 @@ def test_where_nothing_is_left_to_try_it_is_said_and_the_page_is_left_alone(shel
 
 
 def test_where_nothing_is_left_to_try_failures_are_told_and_what_is_at_fal_comes_home(shell: Shell) -> None:
-    shell.write("small.yaml", manifest())
+    shell.write("small.yaml", kites())
     refused = {"on": "submit", "do": "fail:content_policy_violation", "nth": 1}
     assert run(shell, rules=(refused, {"on": "file", "do": "status:500"})).code == 3
     assert states(shell) == {"completed": 3, "failed": 1}
@@ -184,7 +167,7 @@ def test_where_nothing_is_left_to_try_failures_are_told_and_what_is_at_fal_comes
 
 
 def test_a_larger_one_is_offered_only_where_it_would_try_more(shell: Shell) -> None:
-    shell.write("small.yaml", manifest())
+    shell.write("small.yaml", kites())
     run(shell, "--canary", "3")
     assert "nothing was submitted; a larger one tries more\n" in run(shell, "--canary", "3").out
     run(shell, "--canary", "4")
@@ -194,7 +177,7 @@ def test_a_larger_one_is_offered_only_where_it_would_try_more(shell: Shell) -> N
 
 
 def test_cards_have_the_values_that_differ_and_no_others(shell: Shell) -> None:
-    text = manifest().replace("width: 64,", 'width: "{{ 64 + seed }}",').replace("num_images: 2", "num_images: 1")
+    text = kites().replace("width: 64,", 'width: "{{ 64 + seed }}",').replace("num_images: 2", "num_images: 1")
     shell.write("small.yaml", text)
     run(shell, "--canary", "3")
     shown = page(shell).text
@@ -220,7 +203,7 @@ def test_a_file_among_the_values_has_its_name(shell: Shell) -> None:
 
 
 def test_one_job_is_one_job(shell: Shell) -> None:
-    shell.write("small.yaml", manifest(jobs=2))
+    shell.write("small.yaml", kites(jobs=2))
     ran = run(shell, "--canary", "1")
     assert "small: 1 job finished in " in ran.out
     assert "(1 submitted, 0 further attempts, 0 refusals, " in ran.out
@@ -234,7 +217,7 @@ def test_one_job_is_one_job(shell: Shell) -> None:
 
 
 def test_a_run_over_a_part_leaves_the_canary_as_it_is(shell: Shell) -> None:
-    shell.write("small.yaml", manifest(jobs=12))
+    shell.write("small.yaml", kites(jobs=12))
     assert run(shell, "--canary", "3").code == 0
     before = shell.sandbox.ledger()["count"]
     assert run(shell, "--where", "seed == 11").code == 0
@@ -247,7 +230,7 @@ def test_a_run_over_a_part_leaves_the_canary_as_it_is(shell: Shell) -> None:
 
 
 def test_a_card_has_the_seed_that_was_really_sent(shell: Shell) -> None:
-    shell.write("small.yaml", manifest("reroll"))
+    shell.write("small.yaml", kites("reroll"))
     ran = run(shell, "--canary", "4", rules=({"on": "submit", "do": "nsfw", "seeds": [1]},))
     assert ran.code == 0, ran.out
     sent = sorted(one["input"]["seed"] for one in shell.sandbox.ledger()["executions"])
@@ -258,6 +241,6 @@ def test_a_card_has_the_seed_that_was_really_sent(shell: Shell) -> None:
 
 
 def test_the_next_command_keeps_what_this_one_was_told(shell: Shell) -> None:
-    shell.write("small.yaml", manifest())
+    shell.write("small.yaml", kites())
     ran = run(shell, "--canary", "2", "--no-validate", "--ask-above", "3")
     assert "small.yaml --ask-above 3 --no-validate" in ran.out

@@ -16,7 +16,7 @@ from PIL import Image
 import falbatch
 from falbatch.core.model import JobKey
 from falbatch.core.seeds import seed_of
-from tests.cli.conftest import Shell, states
+from tests.cli.conftest import Shell, kites, states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,25 +33,6 @@ LACKING = (
 LOST_FILES = {"on": "file", "do": "status:500"}
 COSTS = {"FALBATCH_RUN_URL": "https://run.fal.example"}
 """A fal that is not all on this machine, and so may cost."""
-
-
-def manifest(flagged: str = "", *, jobs: int = 4, more: str = "", kind: str = "png") -> str:
-    policy = f", flagged: {flagged}" if flagged else ""
-    return f"""\
-version: 1
-name: small
-endpoint: fal-ai/flux/schnell
-matrix: {{seed: {{range: [0, {jobs}]}}}}
-input:
-  prompt: "a kite"
-  image_size: {{width: 64, height: 64}}
-  num_images: 2
-  output_format: {kind}
-  seed: "{{{{ seed }}}}"
-output: {{dir: out, name: "kite-{{{{ seed }}}}"{policy}}}
-retry: {{first_s: 0.02, cap_s: 0.05}}
-{more}
-"""
 
 
 @contextmanager
@@ -95,7 +76,7 @@ def is_all_black(shell: Shell, name: str) -> bool:
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_by_default_flagged_jobs_are_done_and_listed_apart(shell: Shell, kind: str) -> None:
-    report = run(shell, manifest(kind=kind), NSFW, BLACK)
+    report = run(shell, kites(kind=kind), NSFW, BLACK)
     assert report["states"]["done"] == 4
     assert report["flagged"] == [
         {"flags": ["black"], "count": 1, "jobs": ["kite-2"]},
@@ -124,14 +105,14 @@ def test_by_default_flagged_jobs_are_done_and_listed_apart(shell: Shell, kind: s
 
 
 def test_keep_leaves_it_to_the_export(shell: Shell) -> None:
-    report = run(shell, manifest("keep"), NSFW)
+    report = run(shell, kites("keep"), NSFW)
     assert (report["states"]["done"], report["flagged"]) == (4, [])
     assert "flagged" not in shell.falbatch("status", "small.yaml").out
     assert export(shell)["kite-1"]["flags"] == ["black", "nsfw"]
 
 
 def test_fail_fails_them_and_the_user_may_take_them_after_all_at_no_charge(shell: Shell) -> None:
-    report = run(shell, manifest("fail"), NSFW, code=3)
+    report = run(shell, kites("fail"), NSFW, code=3)
     (group,) = report["failures"]
     assert (group["error_type"], group["count"], group["job"]) == ("flagged", 1, "kite-1")
     assert "output.flagged" in group["advice"]
@@ -142,7 +123,7 @@ def test_fail_fails_them_and_the_user_may_take_them_after_all_at_no_charge(shell
     ]
     again = shell.falbatch("retry", "small.yaml", "--missing-files")
     assert (again.code, states(shell)) == (3, {"done": 3, "failed": 1}), "judged again, by the same word"
-    shell.write("small.yaml", manifest("mark"))
+    shell.write("small.yaml", kites("mark"))
     assert shell.falbatch("run", "small.yaml").code == 3, "nothing is done again by itself"
     taken = shell.falbatch("retry", "small.yaml", "--missing-files", "--json")
     assert taken.code == 0
@@ -153,7 +134,7 @@ def test_fail_fails_them_and_the_user_may_take_them_after_all_at_no_charge(shell
 
 
 def test_retry_without_rerolls_sends_the_manifests_own_input_again(shell: Shell) -> None:
-    run(shell, manifest("fail"), NSFW, code=3)
+    run(shell, kites("fail"), NSFW, code=3)
     assert shell.falbatch("retry", "small.yaml", "--type", "flagged").code == 0
     assert sorted(seed for _, seed in executions(shell)) == [0, 1, 1, 2, 3]
     job = export(shell)["kite-1"]
@@ -162,7 +143,7 @@ def test_retry_without_rerolls_sends_the_manifests_own_input_again(shell: Shell)
 
 
 def test_a_reroll_draws_another_seed_and_its_lineage_is_the_bill(shell: Shell) -> None:
-    report = run(shell, manifest("reroll"), NSFW, BLACK)
+    report = run(shell, kites("reroll"), NSFW, BLACK)
     assert (report["states"]["done"], report["run"]["rerolls"], report["executions"]) == (4, 2, 6)
     assert report["flagged"] == []
     billed = executions(shell)
@@ -189,7 +170,7 @@ def test_a_reroll_draws_another_seed_and_its_lineage_is_the_bill(shell: Shell) -
 
 
 def test_without_a_seed_in_the_input_the_model_draws_and_the_lineage_tells_what(shell: Shell) -> None:
-    text = manifest("reroll", jobs=1).replace('  seed: "{{ seed }}"\n', "")
+    text = kites("reroll", jobs=1).replace('  seed: "{{ seed }}"\n', "")
     run(shell, text, {"on": "submit", "do": "nsfw", "times": 1})
     ledger = shell.sandbox.ledger()["executions"]
     assert [one["input"] for one in ledger] == [ledger[0]["input"]] * 2
@@ -200,7 +181,7 @@ def test_without_a_seed_in_the_input_the_model_draws_and_the_lineage_tells_what(
 
 
 def test_rerolls_end_with_the_attempts_and_retry_goes_on_with_the_next_seeds(shell: Shell) -> None:
-    text = manifest("reroll", jobs=2).replace("retry: {", "retry: {attempts: 3, ")
+    text = kites("reroll", jobs=2).replace("retry: {", "retry: {attempts: 3, ")
     always = {"on": "submit", "do": "nsfw"}
     report = run(shell, text, always, code=3)
     assert [(group["error_type"], group["count"]) for group in report["failures"]] == [("flagged", 2)]
@@ -221,7 +202,7 @@ def test_rerolls_end_with_the_attempts_and_retry_goes_on_with_the_next_seeds(she
 
 def test_where_what_is_seen_decides_every_job_is_clean_or_says_so(shell: Shell) -> None:
     """fal's checker goes by what a picture shows: the same input fares the same each time, another seed may not."""
-    text = manifest("reroll", jobs=20, more="budget: {unit_price: 0.003, max_cost: 1}")
+    text = kites("reroll", jobs=20, more="budget: {unit_price: 0.003, max_cost: 1}")
     rule = {"on": "submit", "do": "nsfw", "p": 0.4, "by": "input"}
     shell.write("small.yaml", text.replace("cap_s: 0.05", "cap_s: 0.05, budget: 1"))
     with faults(shell, rule):
@@ -245,7 +226,7 @@ AS_IT_IS = ("kite-0-1.png", "kite-0-2.png")
 
 def is_taken_as_it_is(shell: Shell, *words: str, submits: int) -> None:
     """With `mark` the first result of the only job is taken, with the files that are on disk."""
-    shell.write("small.yaml", manifest("mark", jobs=1))
+    shell.write("small.yaml", kites("mark", jobs=1))
     with faults(shell, LOST_FILES):
         ran = shell.falbatch(*words)
     assert ran.code == 0, ran.out + ran.err
@@ -271,7 +252,7 @@ FIRST = {"on": "submit", "do": "nsfw", "nth": 1}
 def test_when_a_reroll_comes_to_nothing_the_earlier_result_is_still_to_be_had(
     shell: Shell, later: dict[str, Any], error_type: str
 ) -> None:
-    report = run(shell, manifest("reroll", jobs=1), FIRST, later, code=3)
+    report = run(shell, kites("reroll", jobs=1), FIRST, later, code=3)
     assert error_type in report["failures"][0]["error_type"]
     (job,) = export(shell, "--state", "failed").values()
     assert [file["path"] for file in job["files"]] in ([], ["kite-0-rejected-2.json"])
@@ -280,7 +261,7 @@ def test_when_a_reroll_comes_to_nothing_the_earlier_result_is_still_to_be_had(
 
 
 def test_when_the_users_own_retry_comes_to_nothing_the_earlier_result_is_still_to_be_had(shell: Shell) -> None:
-    run(shell, manifest("fail", jobs=1), FIRST, code=3)
+    run(shell, kites("fail", jobs=1), FIRST, code=3)
     with faults(shell, {"on": "submit", "do": "status:422"}):
         assert shell.falbatch("retry", "small.yaml").code == 3
     is_taken_as_it_is(shell, *TAKE, submits=2)
@@ -290,7 +271,7 @@ def test_when_the_users_own_retry_comes_to_nothing_the_earlier_result_is_still_t
 def test_a_reroll_that_waits_is_not_made_once_the_manifest_takes_what_is_there(
     shell: Shell, words: tuple[str, ...]
 ) -> None:
-    text = manifest("reroll", jobs=1, more="budget: {max_cost: 0.007, unit_price: 0.003}")
+    text = kites("reroll", jobs=1, more="budget: {max_cost: 0.007, unit_price: 0.003}")
     report = run(shell, text, FIRST, code=7)
     assert (report["states"]["planned"], report["executions"]) == (1, 1)
     is_taken_as_it_is(shell, *words, submits=1)
@@ -298,7 +279,7 @@ def test_a_reroll_that_waits_is_not_made_once_the_manifest_takes_what_is_there(
 
 def test_a_money_limit_bounds_rerolls_too(shell: Shell) -> None:
     money = "budget: {max_cost: 0.015, unit_price: 0.003}"
-    report = run(shell, manifest("reroll", jobs=1, more=money), {"on": "submit", "do": "nsfw"}, code=7)
+    report = run(shell, kites("reroll", jobs=1, more=money), {"on": "submit", "do": "nsfw"}, code=7)
     assert (report["executions"], report["states"]["planned"]) == (2, 1)
     assert report["spent"] == pytest.approx(0.012)
     assert shell.falbatch("run", "small.yaml", "--max-cost", "1").code == 0
@@ -309,7 +290,7 @@ def test_a_money_limit_bounds_rerolls_too(shell: Shell) -> None:
 
 def test_a_reroll_whose_answer_is_lost_is_found_by_what_was_really_sent(shell: Shell) -> None:
     lost = {"on": "submit", "do": "drop_after", "nth": 2}
-    report = run(shell, manifest("reroll", jobs=1), {**NSFW, "seeds": [0]}, lost)
+    report = run(shell, kites("reroll", jobs=1), {**NSFW, "seeds": [0]}, lost)
     assert (report["run"]["found"], report["states"]["done"]) == (1, 1)
     (job,) = export(shell).values()
     assert executions(shell) == Counter((one["request_id"], one["seed"]) for one in job["lineage"])
@@ -319,7 +300,7 @@ def test_a_reroll_whose_answer_is_lost_is_found_by_what_was_really_sent(shell: S
 def test_a_lost_reroll_is_looked_for_by_a_later_run_and_never_sent_again_by_itself(shell: Shell) -> None:
     lost = {"on": "submit", "do": "drop_after", "nth": 2}
     down = {"on": "platform", "do": "status:503"}
-    text = manifest("reroll", jobs=1)
+    text = kites("reroll", jobs=1)
     report = run(shell, text, {**NSFW, "seeds": [0]}, lost, down, code=3, words=AT_ONCE)
     assert report["states"]["unknown"] == 1
     assert shell.submits() == 2
@@ -332,7 +313,7 @@ def test_reconcile_rolls_nothing_and_the_next_run_does(shell: Shell) -> None:
     """What it brings home is flagged: the attempt is granted, and made by a run that submits."""
     lost = {"on": "submit", "do": "drop_after", "nth": 1}
     down = {"on": "platform", "do": "status:503"}
-    run(shell, manifest("reroll", jobs=1), {**NSFW, "seeds": [0]}, lost, down, code=3, words=AT_ONCE)
+    run(shell, kites("reroll", jobs=1), {**NSFW, "seeds": [0]}, lost, down, code=3, words=AT_ONCE)
     shell.falbatch("reconcile", "out")
     assert (states(shell), shell.submits()) == ({"planned": 1}, 1)
     assert shell.falbatch("run", "small.yaml").code == 0
@@ -340,7 +321,7 @@ def test_reconcile_rolls_nothing_and_the_next_run_does(shell: Shell) -> None:
 
 
 def test_a_reroll_outside_of_the_canary_is_left_for_later(shell: Shell) -> None:
-    shell.write("small.yaml", manifest("reroll", jobs=6))
+    shell.write("small.yaml", kites("reroll", jobs=6))
     with faults(shell, {"on": "submit", "do": "nsfw", "seeds": [0, 1, 2, 3]}, LOST_FILES):
         shell.falbatch("run", "small.yaml", "--limit", "4")
     assert (states(shell), shell.submits()) == ({"completed": 4}, 4)
@@ -359,21 +340,21 @@ def test_a_reroll_outside_of_the_canary_is_left_for_later(shell: Shell) -> None:
 def test_rerolls_of_what_comes_home_are_asked_about(
     shell: Shell, words: tuple[str, ...], rule: dict[str, Any], left: str
 ) -> None:
-    shell.write("small.yaml", manifest("reroll", jobs=2))
+    shell.write("small.yaml", kites("reroll", jobs=2))
     with faults(shell, rule, {"on": "platform", "do": "status:503"}):
         shell.falbatch("run", "small.yaml", "--yes", *AT_ONCE, **COSTS)
     assert states(shell) == {left: 2}
     asked = shell.falbatch("run", "small.yaml", *words, **COSTS)
     assert (asked.code, states(shell)) == (2, {left: 2})
     assert "up to 2 flagged results may be run again" in asked.err
-    shell.write("small.yaml", manifest("mark", jobs=2))
+    shell.write("small.yaml", kites("mark", jobs=2))
     shell.falbatch("run", "small.yaml", *words, **COSTS)
     assert left not in states(shell), "nothing can be run again, and nobody was asked"
     assert shell.submits() == 2
 
 
 def test_with_rerolls_the_threshold_is_for_all_attempts(shell: Shell) -> None:
-    text = manifest("reroll", jobs=2, more="budget: {unit_price: 0.003}").replace("retry: {", "retry: {attempts: 3, ")
+    text = kites("reroll", jobs=2, more="budget: {unit_price: 0.003}").replace("retry: {", "retry: {attempts: 3, ")
     shell.write("small.yaml", text)
     assert shell.falbatch("run", "small.yaml", "--ask-above", "0.035", **COSTS).code == 2
     assert shell.submits() == 0
@@ -383,7 +364,7 @@ def test_with_rerolls_the_threshold_is_for_all_attempts(shell: Shell) -> None:
 
 @pytest.mark.parametrize("mode", ["run", "stream", "realtime"])
 def test_direct_calls_are_judged_and_rolled_again_alike(shell: Shell, mode: str) -> None:
-    text = manifest("reroll").replace("matrix:", f"mode: {mode}\nmatrix:")
+    text = kites("reroll").replace("matrix:", f"mode: {mode}\nmatrix:")
     rules = [{**NSFW, "on": mode}, {**BLACK, "on": mode}, {"on": mode, "do": "error_in_result", "seeds": [3]}]
     report = run(shell, text, *rules, code=3)
     assert [group["error_type"] for group in report["failures"]] == ["error_in_result"]
@@ -397,7 +378,7 @@ def test_direct_calls_are_judged_and_rolled_again_alike(shell: Shell, mode: str)
 
 
 def test_a_direct_reroll_whose_answer_is_lost_comes_home_from_the_list(shell: Shell) -> None:
-    text = manifest("reroll", jobs=1).replace("matrix:", "mode: run\nmatrix:")
+    text = kites("reroll", jobs=1).replace("matrix:", "mode: run\nmatrix:")
     flag, lost = {"on": "run", "do": "nsfw", "seeds": [0]}, {"on": "run", "do": "drop_after", "nth": 2}
     report = run(shell, text, flag, lost)
     assert (report["states"]["done"], report["run"]["found"]) == (1, 1)
@@ -406,7 +387,7 @@ def test_a_direct_reroll_whose_answer_is_lost_comes_home_from_the_list(shell: Sh
 
 @pytest.mark.parametrize("flagged", ["keep", "reroll"])
 def test_a_result_that_lacks_something_is_told_and_its_files_are_kept(shell: Shell, flagged: str) -> None:
-    report = run(shell, manifest(flagged), *LACKING, code=3)
+    report = run(shell, kites(flagged), *LACKING, code=3)
     assert sorted(group["error_type"] for group in report["failures"]) == [
         "empty_result",
         "error_in_result",
@@ -432,17 +413,17 @@ def test_a_result_that_lacks_something_is_told_and_its_files_are_kept(shell: She
 
 
 def test_what_lacks_something_is_taken_at_no_charge_where_the_user_says_so(shell: Shell) -> None:
-    report = run(shell, manifest(), *LACKING, code=3)
+    report = run(shell, kites(), *LACKING, code=3)
     assert all("output.lacking" in group["advice"] for group in report["failures"])
     assert shell.falbatch("retry", "small.yaml", "--missing-files").code == 3, "judged again, by the same word"
-    shell.write("small.yaml", manifest().replace("output: {", "output: {lacking: keep, "))
+    shell.write("small.yaml", kites().replace("output: {", "output: {lacking: keep, "))
     assert shell.falbatch("run", "small.yaml").code == 3, "nothing is done again by itself"
     assert shell.falbatch("retry", "small.yaml", "--missing-files").code == 0
     assert (states(shell), shell.submits()) == ({"done": 4}, 4)
 
 
 def test_what_lacks_something_is_done_with_keep(shell: Shell) -> None:
-    report = run(shell, manifest().replace("output: {", "output: {lacking: keep, "), *LACKING)
+    report = run(shell, kites().replace("output: {", "output: {lacking: keep, "), *LACKING)
     assert (report["states"]["done"], shell.submits()) == (4, 4)
     assert not [name for name in pictures(shell) if "rejected" in name]
 
